@@ -142,19 +142,21 @@ test("of several that start at once one wins", async () => {
     ),
   );
   for (const [word, pid] of words) if (word === "ready") orphans.add(Number(pid));
-  expect(words.map(([word]) => word).sort()).toEqual(["failed", "failed", "failed", "ready"]);
+  expect(words.filter(([word]) => word === "ready")).toHaveLength(1);
   await Promise.all(programs.map((program) => program.stop()));
 });
 
-(asRoot ? test : test.skip)("as root works under a folder that only root may enter", async () => {
-  const dataDir = dataDirectory(0o700);
-  const first = await start(dataDir);
-  const home = readFileSync(join(dataDir, "cluster-location"), "utf8");
-  expect(canEnter(home, { uid: 65_534, gid: 65_534 })).toBe(true);
-  await query(first.url, "create table t (id int)");
-  await first.program.kill();
-  const second = await start(dataDir);
-  expect(await query(second.url, "select id from t")).toEqual([]);
-  await second.program.stop();
-  rmSync(home, { recursive: true });
+(asRoot ? describe : describe.skip)("as root", () => {
+  test("works under a folder that only root may enter", async () => {
+    const dataDir = dataDirectory(0o700);
+    const first = await start(dataDir);
+    const home = readFileSync(join(dataDir, "cluster-location"), "utf8");
+    expect(canEnter(home, { uid: 65_534, gid: 65_534 })).toBe(true);
+    await query(first.url, "create table t (id int)");
+    await first.program.kill();
+    const second = await start(dataDir);
+    expect(await query(second.url, "select id from t")).toEqual([]);
+    await second.program.stop();
+    rmSync(home, { recursive: true });
+  });
 });

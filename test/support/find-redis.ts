@@ -73,18 +73,19 @@ function starts(path: string, libraryPath: string): boolean {
   return spawnSync(path, ["--version"], { env }).status === 0;
 }
 
+function found(root: string): RedisProgram | undefined {
+  const path = join(root, "usr/bin/redis-server");
+  const libraryPath = libraryFolders(root);
+  return existsSync(path) && starts(path, libraryPath)
+    ? { kind: "binary", path, libraryPath }
+    : undefined;
+}
+
 /** Unpacks redis-server and the libraries it lacks into a folder of this user, once per machine. */
 function fromPackages(): RedisProgram | undefined {
   if (onPath("apt-get") === undefined || onPath("dpkg-deb") === undefined) return undefined;
   const caches = process.env["XDG_CACHE_HOME"] ?? tmpdir();
   const cache = join(caches, `oncekey-test-redis-${arch()}-${userInfo().uid}`);
-  const found = (root: string): RedisProgram | undefined => {
-    const path = join(root, "usr/bin/redis-server");
-    const libraryPath = libraryFolders(root);
-    return existsSync(path) && starts(path, libraryPath)
-      ? { kind: "binary", path, libraryPath }
-      : undefined;
-  };
   const cached = found(cache);
   if (cached !== undefined) return cached;
 

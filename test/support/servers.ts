@@ -34,11 +34,11 @@ async function checkRedis(url: string): Promise<void> {
 export async function startSharedServers(): Promise<void> {
   globalThis.endSharedServers = endEverything;
   try {
-    const { DATABASE_URL: postgresUrl, REDIS_URL: redisUrl } = process.env;
-    if (postgresUrl) await checkPostgres(postgresUrl);
-    if (redisUrl) await checkRedis(redisUrl);
-    process.env["ONCEKEY_TEST_POSTGRES_URL"] = postgresUrl || (await startPostgres()).url;
-    process.env["ONCEKEY_TEST_REDIS_URL"] = redisUrl || (await startRedis()).url;
+    const { DATABASE_URL: givenPostgres, REDIS_URL: givenRedis } = process.env;
+    if (givenPostgres) await checkPostgres(givenPostgres);
+    if (givenRedis) await checkRedis(givenRedis);
+    process.env["ONCEKEY_TEST_POSTGRES_URL"] = givenPostgres || (await startPostgres()).url;
+    process.env["ONCEKEY_TEST_REDIS_URL"] = givenRedis || (await startRedis()).url;
   } catch (error) {
     await endEverything();
     throw error;

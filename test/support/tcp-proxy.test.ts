@@ -1,0 +1,77 @@
+import pg from "pg";
+
+import { useDatabase } from "./databases.js";
+import { seededRandom, startTcpProxy, type TcpProxy } from "./tcp-proxy.js";
+import { waitFor } from "./wait-for.js";
+
+const database = useDatabase({ prepare: (pool) => pool.query("create table t (id int)") });
+let proxy: TcpProxy;
+
+beforeEach(async () => {
+  proxy = await startTcpProxy({ target: database.url });
+});
+
+afterEach(async () => {
+  await proxy.close();
+});
+
+async function connected(): Promise<pg.Client> {
+  const client = new pg.Client({ connectionString: proxy.via(database.url) });
+  client.on("error", () => {});
+  await client.connect();
+  return client;
+}
+
+async function rows(): Promise<unknown[]> {
+  return (await database.pool.query("select id from t order by id")).rows as unknown[];
+}
+
+test("the reply to COMMIT is lost and the transaction is committed", async () => {
+  const client = await connected();
+  const cut = proxy.cutAt("commit");
+  await client.query("begin");
+  await client.query("insert into t values (1)");
+  await expect(client.query("commit")).rejects.toThrow();
+  await cut;
+  expect(await rows()).toEqual([{ id: 1 }]);
+});
+
+test("COMMIT itself is lost and nothing is committed", async () => {
+  const client = await connected();
+  void proxy.cutAt("commit", { forward: false });
+  await client.query("begin");
+  await client.query("insert into t values (2)");
+  await expect(client.query("commit")).rejects.toThrow();
+  await waitFor(async () => (await rows()).length === 1);
+});
+
+test("replies vanish while requests arrive, and pass again after healing", async () => {
+  const client = await connected();
+  proxy.dropReplies();
+  const lost = client.query("insert into t values (3)");
+  lost.catch(() => {});
+  await waitFor(async () => (await rows()).length === 2);
+  proxy.cutAll();
+  await expect(lost).rejects.toThrow();
+  proxy.heal();
+  const other = await connected();
+  expect((await other.query("select 1 as one")).rows).toEqual([{ one: 1 }]);
+  await other.end();
+});
+
+test("refuses, then lets in again", async () => {
+  proxy.refuse();
+  await expect(connected()).rejects.toThrow();
+  proxy.heal();
+  const client = await connected();
+  await client.end();
+  await waitFor(() => proxy.open === 0);
+});
+
+test("random faults repeat with their seed", () => {
+  const [a, b] = [seededRandom(42), seededRandom(42)];
+  const drawn = Array.from({ length: 1_000 }, a);
+  expect(Array.from({ length: 1_000 }, b)).toEqual(drawn);
+  expect(drawn.filter((value) => value < 0.3).length).toBeGreaterThan(250);
+  expect(drawn.filter((value) => value < 0.3).length).toBeLessThan(350);
+});
