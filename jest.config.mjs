@@ -1,6 +1,3 @@
-/** Packages that ship ES modules only; jest compiles them with the tests. */
-const esmOnly = ["content-type"];
-
 const swc = {
   swcrc: false,
   sourceMaps: "inline",
@@ -13,8 +10,7 @@ export default {
   roots: ["<rootDir>/test"],
   testMatch: ["<rootDir>/test/**/*.test.ts"],
   moduleNameMapper: { "^(\\.{1,2}/.*)\\.js$": "$1" },
-  transform: { "^.+\\.(ts|js|mjs)$": ["@swc/jest", swc] },
-  transformIgnorePatterns: [`/node_modules/(?!(${esmOnly.join("|")})/)`],
+  transform: { "^.+\\.ts$": ["@swc/jest", swc] },
   modulePathIgnorePatterns: ["<rootDir>/dist/", "<rootDir>/.cache/"],
   globalSetup: "<rootDir>/test/support/global-setup.cjs",
   globalTeardown: "<rootDir>/test/support/global-teardown.cjs",
