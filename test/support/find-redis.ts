@@ -1,6 +1,14 @@
 /** Finds a Redis for tests: on PATH, else unpacked from the distribution's packages, else by Docker. */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { arch, tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 
@@ -86,6 +94,8 @@ function fromPackages(): RedisProgram | undefined {
   if (onPath("apt-get") === undefined || onPath("dpkg-deb") === undefined) return undefined;
   const caches = process.env["XDG_CACHE_HOME"] ?? tmpdir();
   const cache = join(caches, `oncekey-test-redis-${arch()}-${userInfo().uid}`);
+  // The folder's name is known to every user of the machine: programs in somebody else's are not run.
+  if (existsSync(cache) && statSync(cache).uid !== userInfo().uid) return undefined;
   const cached = found(cache);
   if (cached !== undefined) return cached;
 
