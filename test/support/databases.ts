@@ -89,12 +89,14 @@ async function connections(client: pg.Client, name: string): Promise<string[]> {
 
 /**
  * Creates a database before the tests of the file (or `describe` block) that calls it, and drops it after them. The
- * properties may be read inside tests and hooks only.
+ * properties may be read inside tests and hooks only. Options that an earlier hook decides are given as a function.
  */
-export function useDatabase(options: DatabaseOptions = {}): Omit<Database, "drop"> {
+export function useDatabase(
+  options: DatabaseOptions | (() => DatabaseOptions) = {},
+): Omit<Database, "drop"> {
   let database: Database | undefined;
   beforeAll(async () => {
-    database = await createDatabase(options);
+    database = await createDatabase(typeof options === "function" ? options() : options);
   });
   afterAll(async () => {
     await database?.drop();
