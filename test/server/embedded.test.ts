@@ -21,7 +21,6 @@ import { waitFor } from "../support/wait-for.js";
 const asRoot = process.getuid?.() === 0;
 const orphans = new Set<number>();
 
-/** Folders of mkdtemp are private to their maker; a user's data directory is not, as a rule. */
 function dataDirectory(mode = 0o755): string {
   const parent = temporaryDirectory("data");
   chmodSync(parent, mode);

@@ -3,7 +3,7 @@
  * `endEverything` after the file, or by the watchdog when this process itself dies.
  */
 import { type ChildProcess, spawn, type SpawnOptions } from "node:child_process";
-import { chownSync, mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, chownSync, mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -84,6 +84,8 @@ export function temporaryDirectory(name: string, owner?: Identity): string {
   directories.add(directory);
   startWatchdog();
   tellWatchdog(`directory ${directory}`);
+  // As root, the embedded Postgres runs under another account and has to pass through.
+  chmodSync(directory, 0o755);
   if (owner !== undefined) chownSync(directory, owner.uid, owner.gid);
   return directory;
 }
