@@ -1,0 +1,191 @@
+/**
+ * From a request to a claim, a replay or a refusal. Owns: carrying out what `decide` decides against a store that may answer
+ * late or not at all, and waiting for a run to end. The same for every kind of route.
+ */
+import { decide, differingFields } from "./decide.js";
+import { IdempotencyError, isIdempotencyError } from "./errors.js";
+import type { RefusalCode } from "./errors.js";
+import type { ClaimAnswer } from "./ports.js";
+import type { Claim, ClaimRequest, KeyRecord } from "./record.js";
+import type { EngineOptions, KeyedRequest, Outcome } from "./request.js";
+import { attemptFor } from "./retry.js";
+import type { HeldRun, RunRegister } from "./runs.js";
+
+export type Claimed<Extra> = { readonly kind: "claimed"; readonly claim: Claim } & Extra;
+type NotClaimed = Exclude<ClaimAnswer, { readonly kind: "claimed" }>;
+
+/** How one kind of route claims. */
+export interface Claimer<Extra> {
+  readonly claim: (request: ClaimRequest) => Promise<Claimed<Extra> | NotClaimed>;
+  readonly takeOver: (
+    request: ClaimRequest,
+    observed: KeyRecord,
+  ) => Promise<Claimed<Extra> | NotClaimed>;
+  /** What to do with a record that carries the asker's own claim id. */
+  readonly own: (record: KeyRecord) => Claimed<Extra> | undefined;
+  /** Gives back a claim that came when its request had been answered already. */
+  readonly giveBack: (claimed: Claimed<Extra>) => Promise<unknown>;
+}
+
+/** A key that changes hands more often than this during one request is busy enough to answer `in_progress`. */
+const maxRounds = 8;
+/** Seconds of Retry-After. Most handlers end within one. */
+const retryAfterSeconds = 1;
+/** Pauses between the looks of a waiter that nothing wakes. */
+const firstLookPauseMs = 25;
+const longestLookPauseMs = 500;
+
+export class Claiming {
+  readonly #options: EngineOptions;
+  readonly #register: RunRegister;
+  readonly #isClosing: () => boolean;
+
+  constructor(options: EngineOptions, register: RunRegister, isClosing: () => boolean) {
+    this.#options = options;
+    this.#register = register;
+    this.#isClosing = isClosing;
+  }
+
+  /** As the route says: once, or until the running one has ended or the time is up. Never rejects. */
+  async claim<Extra>(
+    request: KeyedRequest,
+    claimRequest: ClaimRequest,
+    claimer: Claimer<Extra>,
+  ): Promise<Claimed<Extra> | Outcome> {
+    const { clock } = this.#options;
+    const { concurrent } = request.route;
+    const waitMs = concurrent === "reject" ? 0 : concurrent.waitMs;
+    const startedMs = clock.monotonicMs();
+    for (let looks = 0; ; looks += 1) {
+      const result = await this.#lookPatiently(request, claimRequest, claimer);
+      const isRunning = result.kind === "refuse" && result.error.code === "in_progress";
+      const leftMs = waitMs - (clock.monotonicMs() - startedMs);
+      const isWorthWaiting = leftMs > 0 && !request.signal.aborted && !this.#isClosing();
+      if (isRunning && isWorthWaiting) await this.#untilWorthALook(request, leftMs, looks);
+      else return this.#announced(result);
+    }
+  }
+
+  /** Repeats a look whose reply was lost: a claim is found again by its claim id. */
+  async #lookPatiently<Extra>(
+    request: KeyedRequest,
+    claimRequest: ClaimRequest,
+    claimer: Claimer<Extra>,
+  ): Promise<Claimed<Extra> | Outcome> {
+    if (this.#isClosing()) return refuse("store_unavailable");
+    const { clock, claimTimeoutMs, onEvent } = this.#options;
+    const look = () => this.#look(request, claimRequest, claimer);
+    const onLateError = (error: unknown) =>
+      onEvent({ type: "store_error", during: "release", error });
+    const attempted = await attemptFor(clock, claimTimeoutMs, look, {
+      isFinal: isIdempotencyError,
+      onLate: (answer) => {
+        if (answer.kind === "claimed") claimer.giveBack(answer).catch(onLateError);
+      },
+    });
+    if (attempted.kind === "answered") return attempted.answer;
+    const { error } = attempted;
+    if (isIdempotencyError(error)) return { kind: "refuse", error };
+    onEvent({ type: "store_error", during: "claim", error });
+    return refuse("store_unavailable", { cause: error });
+  }
+
+  async #look<Extra>(
+    request: KeyedRequest,
+    claimRequest: ClaimRequest,
+    claimer: Claimer<Extra>,
+  ): Promise<Claimed<Extra> | Outcome> {
+    const running = this.#register.running(request);
+    if (running !== undefined) return decideLocally(running, request);
+    let answer = await claimer.claim(claimRequest);
+    for (let round = 0; round < maxRounds; round += 1) {
+      if (answer.kind === "claimed") return answer;
+      if (answer.kind === "locked") return refuse("in_progress");
+      const { record, nowMs } = answer;
+      const comparison = request.fingerprint.compare(record.fingerprint);
+      const { claimId } = claimRequest;
+      const decision = decide(record, { claimId, comparison }, nowMs);
+      switch (decision.kind) {
+        case "run":
+          return claimer.own(record) ?? refuse("in_progress");
+        case "replay":
+          return record.response === undefined
+            ? refuse("key_expired")
+            : { kind: "replay", record, response: record.response };
+        case "refuse":
+          return refuse(
+            decision.code,
+            decision.code === "key_reused" ? differences(record, request) : {},
+          );
+        case "take_over":
+          answer = await claimer.takeOver(claimRequest, record);
+          break;
+        default:
+          return decision satisfies never;
+      }
+    }
+    return refuse("in_progress");
+  }
+
+  /** A waiter holds no connection and no lock: the end of a local run wakes it, else it looks again after a pause. */
+  async #untilWorthALook(request: KeyedRequest, leftMs: number, looks: number): Promise<void> {
+    const local = this.#register.running(request);
+    const woken = new AbortController();
+    const wake = (): void => woken.abort();
+    request.signal.addEventListener("abort", wake, { once: true });
+    void local?.ended.then(wake);
+    const pauseMs =
+      local === undefined
+        ? Math.min(leftMs, longestLookPauseMs, firstLookPauseMs * 2 ** Math.min(looks, 10))
+        : leftMs;
+    await this.#options.clock.sleep(pauseMs, woken.signal);
+    request.signal.removeEventListener("abort", wake);
+  }
+
+  #announced<Extra>(result: Claimed<Extra> | Outcome): Claimed<Extra> | Outcome {
+    if (result.kind === "refuse" && isRefusalCode(result.error.code)) {
+      this.#options.onEvent({ type: "refused", code: result.error.code });
+    }
+    return result;
+  }
+}
+
+/** What this process itself knows of a key that it is running. */
+function decideLocally(run: HeldRun, request: KeyedRequest): Outcome {
+  // An uncommitted claim proves no mismatch: it may roll back, and then the other request is the first one.
+  const isOther =
+    run.guarantee !== "transaction" && request.fingerprint.compare(run.fingerprint) === "other";
+  if (!isOther) return refuse("in_progress");
+  const asked = request.fingerprint.fieldHashesUnder(run.fingerprint);
+  return refuse("key_reused", { differs: differingFields(run.fieldHashes(), asked) });
+}
+
+function differences(record: KeyRecord, request: KeyedRequest): { differs: readonly string[] } {
+  const asked = request.fingerprint.fieldHashesUnder(record.fingerprint);
+  return { differs: differingFields(record.fieldHashes, asked) };
+}
+
+function refuse(
+  code: RefusalCode,
+  details: { differs?: readonly string[]; cause?: unknown } = {},
+): { readonly kind: "refuse"; readonly error: IdempotencyError } {
+  const retryable = code === "in_progress" || code === "store_unavailable";
+  const error = new IdempotencyError(code, {
+    ...details,
+    ...(retryable ? { retryAfterSeconds } : {}),
+  });
+  return { kind: "refuse", error };
+}
+
+const refusalCodes: ReadonlySet<string> = new Set<RefusalCode>([
+  "key_reused",
+  "in_progress",
+  "outcome_unknown",
+  "key_expired",
+  "response_not_stored",
+  "store_unavailable",
+]);
+
+function isRefusalCode(code: string): code is RefusalCode {
+  return refusalCodes.has(code);
+}

@@ -1,0 +1,41 @@
+/**
+ * The one door to time and randomness. Nothing else in the library reads a clock of this process or makes random bits, so
+ * that tests can replace both. No wall clock is here: leases and windows are judged by the store's clock (DESIGN, section 2).
+ */
+import { randomUUID } from "node:crypto";
+
+/** Time and randomness of this process. */
+export interface Clock {
+  /** Milliseconds since some fixed point, never going back. */
+  monotonicMs(): number;
+  /** 122 random bits in UUID form. */
+  uuid(): string;
+  /** A number in [0, 1), for jitter. */
+  random(): number;
+  /** Resolves after the time, or at once when the signal is aborted. Keeps the process alive: somebody waits for what follows. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>;
+  /** Calls `work` every so often until the returned function is called; does not keep the process alive. */
+  every(ms: number, work: () => void): () => void;
+}
+
+export const systemClock: Clock = {
+  monotonicMs: () => performance.now(),
+  uuid: () => randomUUID(),
+  random: () => Math.random(),
+  sleep: (ms, signal) =>
+    new Promise((resolve) => {
+      const finish = (): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", finish);
+        resolve();
+      };
+      const timer = setTimeout(finish, ms);
+      if (signal?.aborted) finish();
+      else signal?.addEventListener("abort", finish, { once: true });
+    }),
+  every: (ms, work) => {
+    const timer = setInterval(work, ms);
+    timer.unref();
+    return () => clearInterval(timer);
+  },
+};

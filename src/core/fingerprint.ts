@@ -1,0 +1,226 @@
+/**
+ * The fingerprint: a versioned keyed hash of what was asked. Owns: what makes two requests the same request, and the
+ * comparison in constant time. Must never keep or report a value of a request.
+ */
+import { createHash, createHmac, hash, timingSafeEqual } from "node:crypto";
+import canonicalizeModule from "canonicalize";
+import type { FingerprintComparison } from "./decide.js";
+import { IdempotencyError } from "./errors.js";
+import { exactJson } from "./exact-json.js";
+
+/** A secret of the fingerprint with the id that is stored beside each digest. */
+export interface Secret {
+  /** 1 to 32 of A-Z a-z 0-9 _ -; stored in the clear. */
+  readonly id: string;
+  readonly value: string | Uint8Array;
+}
+
+/** What was asked, as far as it counts. */
+export interface RequestContent {
+  readonly method: string;
+  /** Path and query as the client sent them (`originalUrl`), wherever routers are mounted. */
+  readonly url: string;
+  /** The Content-Type header as sent; parameters do not count (a multipart boundary changes on each retry). */
+  readonly contentType: string | undefined;
+  readonly body: BodyContent;
+}
+
+export type BodyContent =
+  | { readonly kind: "none" }
+  | { readonly kind: "bytes"; readonly bytes: Uint8Array | string }
+  /** A parsed body. `raw`: its bytes where they were kept, to tell numbers beyond 2^53 apart. */
+  | { readonly kind: "value"; readonly value: unknown; readonly raw?: Uint8Array | undefined };
+
+/** The fingerprint of one request, and the means to compare it with a stored one. */
+export interface Fingerprint {
+  readonly text: string;
+  readonly fieldHashes: Readonly<Record<string, string>>;
+  /** Compares with a stored fingerprint, under the secret that one was made with. */
+  compare(stored: string): FingerprintComparison;
+  /** The field hashes as they would be under the secret of a stored fingerprint. */
+  fieldHashesUnder(stored: string): Readonly<Record<string, string>>;
+}
+
+/** The package is CommonJS and its types say that it is not. */
+const canonicalize = canonicalizeModule as unknown as (value: unknown) => string | undefined;
+
+const version = "v1";
+/** Fields below this depth, and those after the count, are hashed with their parent. */
+const maxFieldDepth = 4;
+const maxFields = 64;
+
+/** Makes fingerprints under the first secret and compares under all of them. */
+export function createFingerprinter(
+  secrets: readonly Secret[],
+): (content: RequestContent) => Fingerprint {
+  const keys = secrets.map(toKey);
+  const current = keys[0] ?? plainKey;
+  // A digest without a secret needs no secret to be recomputed, also after one was introduced.
+  const byId = new Map([...keys, plainKey].map((key) => [key.id, key]));
+  return (content) => {
+    const parts = readParts(content);
+    const text = digestUnder(current, parts);
+    return {
+      text,
+      get fieldHashes() {
+        return hashFields(current, parts);
+      },
+      compare(stored) {
+        if (equalInConstantTime(stored, text)) return "same";
+        const key = keyOf(stored, byId);
+        if (key === undefined) return "unknown_secret";
+        if (key === current) return "other";
+        return equalInConstantTime(stored, digestUnder(key, parts)) ? "same" : "other";
+      },
+      fieldHashesUnder(stored) {
+        return hashFields(keyOf(stored, byId) ?? current, parts);
+      },
+    };
+  };
+}
+
+interface FingerprintKey {
+  readonly id: string;
+  readonly digest: (text: string, bytes: Uint8Array | string) => string;
+  readonly fieldPrefix: string;
+}
+
+interface Parts {
+  readonly method: string;
+  readonly path: string;
+  readonly query: readonly (readonly [string, string])[];
+  readonly mediaType: string;
+  readonly bodyKind: "none" | "bytes" | "value";
+  /** Canonical JSON (RFC 8785) of a parsed body, or its bytes. */
+  readonly body: string | Uint8Array;
+  readonly bodyValue: unknown;
+}
+
+const plainKey: FingerprintKey = {
+  id: "",
+  digest: (text, bytes) => createHash("sha256").update(text).update(bytes).digest("base64url"),
+  fieldPrefix: "",
+};
+
+function toKey(secret: Secret): FingerprintKey {
+  return {
+    id: secret.id,
+    digest: (text, bytes) =>
+      createHmac("sha256", secret.value).update(text).update(bytes).digest("base64url"),
+    fieldPrefix: createHmac("sha256", secret.value).update("oncekey field").digest("base64url"),
+  };
+}
+
+function readParts(content: RequestContent): Parts {
+  const cut = content.url.indexOf("?");
+  const path = cut === -1 ? content.url : content.url.slice(0, cut);
+  const query = cut === -1 ? [] : sortedQuery(content.url.slice(cut + 1));
+  const mediaType = (content.contentType ?? "").split(";", 1)[0]?.trim().toLowerCase() ?? "";
+  const common = { method: content.method.toUpperCase(), path, query };
+  if (content.body.kind === "none")
+    return { ...common, mediaType: "", bodyKind: "none", body: "", bodyValue: undefined };
+  if (content.body.kind === "bytes") {
+    return {
+      ...common,
+      mediaType,
+      bodyKind: "bytes",
+      body: content.body.bytes,
+      bodyValue: undefined,
+    };
+  }
+  const bodyValue = exactJson(content.body.value, content.body.raw);
+  return { ...common, mediaType, bodyKind: "value", body: canonicalText(bodyValue), bodyValue };
+}
+
+/** Sorted by name and then value: the order of parameters is no part of what is asked. */
+function sortedQuery(search: string): [string, string][] {
+  if (search === "") return [];
+  return [...new URLSearchParams(search)].sort(
+    ([a, x], [b, y]) => compareText(a, b) || compareText(x, y),
+  );
+}
+
+function compareText(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+function digestUnder(key: FingerprintKey, parts: Parts): string {
+  const head = [parts.method, parts.path, parts.mediaType, parts.bodyKind, ...parts.query.flat()];
+  // Every part is preceded by its length, so that no two requests run together into one text.
+  const text = head.map((part) => `${part.length}:${part}`).join("");
+  return `${version}:${key.id}:${key.digest(`${head.length};${text}`, parts.body)}`;
+}
+
+function hashFields(key: FingerprintKey, parts: Parts): Record<string, string> {
+  const hashes: Record<string, string> = {};
+  let count = 0;
+  const add = (name: string, text: string | Uint8Array): void => {
+    count += 1;
+    hashes[name] = shortHash(key.fieldPrefix, name, text);
+  };
+  const walk = (name: string, value: unknown, depth: number): void => {
+    const children =
+      depth < maxFieldDepth && count < maxFields ? childrenOf(name, value) : undefined;
+    if (children === undefined) add(name, canonicalText(value));
+    else for (const [childName, child] of children) walk(childName, child, depth + 1);
+  };
+  add("method", parts.method);
+  add("path", parts.path);
+  for (const [name, values] of groupQuery(parts.query))
+    add(`query.${name}`, JSON.stringify(values));
+  if (parts.mediaType !== "") add("content_type", parts.mediaType);
+  if (parts.bodyKind === "bytes") add("body", parts.body);
+  if (parts.bodyKind === "value") walk("body", parts.bodyValue, 0);
+  return hashes;
+}
+
+function groupQuery(query: Parts["query"]): Map<string, string[]> {
+  const groups = new Map<string, string[]>();
+  for (const [name, value] of query) groups.set(name, [...(groups.get(name) ?? []), value]);
+  return groups;
+}
+
+function childrenOf(name: string, value: unknown): [string, unknown][] | undefined {
+  if (typeof value !== "object" || value === null) return undefined;
+  const children: [string, unknown][] = Array.isArray(value)
+    ? value.map((item, index): [string, unknown] => [`${name}[${index}]`, item])
+    : Object.entries(value).map(([field, item]): [string, unknown] => [`${name}.${field}`, item]);
+  // A very wide object is one field: naming its members would cost more than it tells.
+  return children.length === 0 || children.length > maxFields ? undefined : children;
+}
+
+/** 48 bits: enough to tell two values apart, too few to be worth guessing from. */
+function shortHash(prefix: string, name: string, text: string | Uint8Array): string {
+  if (typeof text === "string")
+    return hash("sha256", `${prefix}${name}\0${text}`, "base64url").slice(0, 8);
+  return createHash("sha256")
+    .update(`${prefix}${name}\0`)
+    .update(text)
+    .digest("base64url")
+    .slice(0, 8);
+}
+
+function canonicalText(value: unknown): string {
+  try {
+    return canonicalize(value) ?? "";
+  } catch (cause) {
+    throw new IdempotencyError("body_not_exact", {
+      detail: "The parsed body has no canonical JSON form.",
+      cause,
+    });
+  }
+}
+
+function keyOf(
+  stored: string,
+  byId: ReadonlyMap<string, FingerprintKey>,
+): FingerprintKey | undefined {
+  const [storedVersion, id] = stored.split(":", 2);
+  return storedVersion === version && id !== undefined ? byId.get(id) : undefined;
+}
+
+function equalInConstantTime(a: string, b: string): boolean {
+  const left = Buffer.from(a);
+  const right = Buffer.from(b);
+  return left.length === right.length && timingSafeEqual(left, right);
+}

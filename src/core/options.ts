@@ -1,0 +1,302 @@
+/**
+ * The options: their meaning, defaults, units and relations. Owns: the one validation, which reports every problem at once.
+ */
+import { z } from "zod";
+import { IdempotencyError } from "./errors.js";
+import type { IdempotencyEvent } from "./events.js";
+import type { Secret } from "./fingerprint.js";
+import type { Cache, Store } from "./ports.js";
+
+/** What a route may set for itself; {@link IdempotencyOptions} sets the same for all routes. */
+export interface RouteOptions {
+  /** Answer 400 `key_missing` where no key was sent. Default false: such a request passes through unprotected. */
+  readonly required?: boolean;
+  /**
+   * What a request does while another with its key runs: answer 409 `in_progress` at once, or wait up to `waitMs` and then
+   * replay. Default `"reject"`.
+   */
+  readonly concurrent?: "reject" | { readonly waitMs: number };
+  /**
+   * `"store"`: a response of 500 and above is stored and replayed, since what happened is unknown. `"release"`: the handler's
+   * author says that nothing happened, and the key can be used again. Default `"store"`.
+   */
+  readonly serverErrors?: "store" | "release";
+  /** Statuses with which the handler says that nothing happened; they release the key. Default none. */
+  readonly releaseOn?: readonly number[];
+  /**
+   * What a retry does after the process died in the handler of a plain route: answer 409 `outcome_unknown`, or run it again
+   * (then at least once). Stored with the claim. Default `"unknown"`.
+   */
+  readonly afterCrash?: "unknown" | "rerun";
+  /** Keys that look like counters or clock times: an event, or 400 `key_weak`, or nothing. Default `"warn"`. */
+  readonly weakKeys?: "warn" | "reject" | "allow";
+  /** Largest response body that is stored, in bytes. Default 1 MiB. */
+  readonly maxResponseBytes?: number;
+  /** How long a response can be replayed, in ms from its completion. Default 24 h. */
+  readonly replayWindowMs?: number;
+  /** How long a key is remembered, in ms from completion; not shorter than the replay window. Default 30 days. */
+  readonly dedupeWindowMs?: number;
+  /** Longest run of a plain handler, in ms; then its lease is renewed no more and the outcome counts as unknown. Default 15 min. */
+  readonly maxRunMs?: number;
+  /** Longest transaction of a transaction route, in ms; Postgres ends it then. Default 30 s. */
+  readonly transactionTimeoutMs?: number;
+}
+
+/** Options of {@link createIdempotency}. */
+export interface IdempotencyOptions<Request> extends RouteOptions {
+  /** Where keys live: `postgresStore({ pool })`, or `memoryStore()` in tests. Required. */
+  readonly store: Store;
+  /** A faster place in front of the store: `redisCache({ client })`. Losing it costs speed and never correctness. */
+  readonly cache?: Cache;
+  /**
+   * Whose key it is: tenant and environment, from the authenticated request, never the route. Required; a string of 1 to 255
+   * characters. `"global"` for an API with one tenant.
+   */
+  readonly scope: "global" | ((request: Request) => string | Promise<string>);
+  /**
+   * Secret of the fingerprints (HMAC-SHA-256); without one they are plain SHA-256. An array rotates: the first makes new
+   * fingerprints, the others still compare; keep each through the dedupe window.
+   */
+  readonly secret?: string | Secret | readonly Secret[];
+  /** The wire: RFC 9457 problem documents, or Stripe's envelope and statuses. Default `"ietf"`. */
+  readonly dialect?: "ietf" | "stripe";
+  /** Methods that take a key; all others ignore the header. Default POST and PATCH. */
+  readonly methods?: readonly string[];
+  /** How long a claim is believed without a heartbeat, in ms, by the store's clock. Default 30 s. */
+  readonly leaseMs?: number;
+  /** How often running claims are renewed, in ms; less than half of the lease. Default a third of it. */
+  readonly heartbeatMs?: number;
+  /** How long a request waits for the store's answer to its claim before 503 `store_unavailable`, in ms. Default 5 s. */
+  readonly claimTimeoutMs?: number;
+  /** How long a response is held for the store before it leaves with `Idempotency-Stored: false`, in ms. Default 10 s. */
+  readonly completeTimeoutMs?: number;
+  /** The request's id, for `Original-Request`. Default: `req.id` or the X-Request-Id header where they are there, else a new one. */
+  readonly requestId?: (request: Request) => string;
+  /** Observers. They get no key, body or credential; what they throw is dropped. */
+  readonly hooks?: { readonly onEvent?: (event: IdempotencyEvent) => void };
+}
+
+/** Route options with every default in place. */
+export type ResolvedRoute = {
+  readonly [Name in keyof RouteOptions]-?: NonNullable<RouteOptions[Name]>;
+};
+
+/** Instance options with every default in place. */
+export interface ResolvedOptions<Request> {
+  readonly store: Store;
+  readonly cache: Cache | undefined;
+  readonly scope: (request: Request) => string | Promise<string>;
+  readonly secrets: readonly Secret[];
+  readonly dialect: "ietf" | "stripe";
+  readonly methods: ReadonlySet<string>;
+  readonly leaseMs: number;
+  readonly heartbeatMs: number;
+  readonly claimTimeoutMs: number;
+  readonly completeTimeoutMs: number;
+  readonly requestId: ((request: Request) => string) | undefined;
+  readonly onEvent: (event: IdempotencyEvent) => void;
+  readonly route: ResolvedRoute;
+}
+
+const second = 1_000;
+const minute = 60 * second;
+const day = 24 * 60 * minute;
+
+const routeDefaults: ResolvedRoute = {
+  required: false,
+  concurrent: "reject",
+  serverErrors: "store",
+  releaseOn: [],
+  afterCrash: "unknown",
+  weakKeys: "warn",
+  maxResponseBytes: 1024 * 1024,
+  replayWindowMs: day,
+  dedupeWindowMs: 30 * day,
+  maxRunMs: 15 * minute,
+  transactionTimeoutMs: 30 * second,
+};
+
+/** setTimeout's largest delay; a longer one would fire at once. */
+const longestTimerMs = 2 ** 31 - 1;
+const timerMs = z.number().int().min(1).max(longestTimerMs);
+const windowMs = z
+  .number()
+  .int()
+  .min(1)
+  .max(3650 * day);
+
+const routeShape = {
+  required: z.boolean().optional(),
+  concurrent: z.union([z.literal("reject"), z.strictObject({ waitMs: timerMs })]).optional(),
+  serverErrors: z.enum(["store", "release"]).optional(),
+  releaseOn: z.array(z.number().int().min(200).max(599)).optional(),
+  afterCrash: z.enum(["unknown", "rerun"]).optional(),
+  weakKeys: z.enum(["warn", "reject", "allow"]).optional(),
+  // Postgres' bytea ends at 1 GB; what is held in memory for every request should end long before.
+  maxResponseBytes: z
+    .number()
+    .int()
+    .min(0)
+    .max(64 * 1024 * 1024)
+    .optional(),
+  replayWindowMs: windowMs.optional(),
+  dedupeWindowMs: windowMs.optional(),
+  maxRunMs: timerMs.optional(),
+  transactionTimeoutMs: timerMs.optional(),
+};
+
+const secretShape = z.strictObject({
+  id: z.string().regex(/^[\w-]{1,32}$/, "must be 1 to 32 of A-Z a-z 0-9 _ -"),
+  value: z.union([
+    z.string().min(16, "must have at least 16 characters"),
+    z.instanceof(Uint8Array),
+  ]),
+});
+
+const instanceShape = z.strictObject({
+  ...routeShape,
+  store: withMethods<Store>(
+    "store",
+    ["claim", "takeOver", "complete", "release", "heartbeat", "find"],
+    "postgresStore({ pool })",
+  ),
+  cache: withMethods<Cache>(
+    "cache",
+    ["look", "keep", "unmark"],
+    "redisCache({ client })",
+  ).optional(),
+  scope: z.custom((value) => value === "global" || typeof value === "function", {
+    error: 'is required: a function of the request that names the tenant, or "global"',
+  }),
+  secret: z
+    .union([
+      z.string().min(16, "must have at least 16 characters"),
+      secretShape,
+      z.array(secretShape).min(1),
+    ])
+    .optional(),
+  dialect: z.enum(["ietf", "stripe"]).optional(),
+  methods: z
+    .array(z.string().regex(/^[A-Z]+$/, "must be upper-case method names"))
+    .min(1)
+    .optional(),
+  leaseMs: timerMs.optional(),
+  heartbeatMs: timerMs.optional(),
+  claimTimeoutMs: timerMs.optional(),
+  completeTimeoutMs: timerMs.optional(),
+  requestId: aFunction().optional(),
+  hooks: z.strictObject({ onEvent: aFunction().optional() }).optional(),
+});
+
+/**
+ * Validates and fills in the options of an instance.
+ *
+ * @throws `options_invalid` that lists every problem: wrong values, unknown names and broken relations.
+ */
+export function resolveOptions<Request>(
+  given: IdempotencyOptions<Request>,
+): ResolvedOptions<Request> {
+  const leaseMs = given?.leaseMs ?? 30 * second;
+  const heartbeatMs = given?.heartbeatMs ?? Math.max(1, Math.floor(leaseMs / 3));
+  const problems = [
+    ...shapeProblems(instanceShape, given),
+    ...routeRelations({ ...routeDefaults, ...given }),
+  ];
+  if (leaseMs <= 2 * heartbeatMs)
+    problems.push(`leaseMs (${leaseMs}) must be more than twice heartbeatMs (${heartbeatMs})`);
+  throwIfAny("createIdempotency", problems);
+  const { scope } = given;
+  return {
+    store: given.store,
+    cache: given.cache,
+    scope: scope === "global" ? () => "global" : scope,
+    secrets: toSecrets(given.secret),
+    dialect: given.dialect ?? "ietf",
+    methods: new Set(given.methods ?? ["POST", "PATCH"]),
+    leaseMs,
+    heartbeatMs,
+    claimTimeoutMs: given.claimTimeoutMs ?? 5 * second,
+    completeTimeoutMs: given.completeTimeoutMs ?? 10 * second,
+    requestId: given.requestId,
+    onEvent: quiet(given.hooks?.onEvent),
+    route: pickRoute(routeDefaults, given),
+  };
+}
+
+/** Validates a route's options and lays them over the instance's. */
+export function resolveRoute(base: ResolvedRoute, given: RouteOptions = {}): ResolvedRoute {
+  const problems = shapeProblems(z.strictObject(routeShape), given);
+  const route = pickRoute(base, given);
+  throwIfAny("this route", problems.length > 0 ? problems : routeRelations(route));
+  return route;
+}
+
+function pickRoute(base: ResolvedRoute, given: RouteOptions): ResolvedRoute {
+  const names = Object.keys(routeDefaults) as (keyof ResolvedRoute)[];
+  const chosen = names
+    .filter((name) => given[name] !== undefined)
+    .map((name) => [name, given[name]] as const);
+  return { ...base, ...(Object.fromEntries(chosen) as Partial<ResolvedRoute>) };
+}
+
+function routeRelations(route: RouteOptions): string[] {
+  const { replayWindowMs = 0, dedupeWindowMs = 0 } = route;
+  return dedupeWindowMs < replayWindowMs
+    ? [
+        `dedupeWindowMs (${dedupeWindowMs}) must not be shorter than replayWindowMs (${replayWindowMs})`,
+      ]
+    : [];
+}
+
+function shapeProblems(shape: z.ZodType, given: unknown): string[] {
+  const result = shape.safeParse(given);
+  if (result.success) return [];
+  return result.error.issues.flatMap((issue) => {
+    if (issue.code === "unrecognized_keys")
+      return issue.keys.map((name) => `${name}: is not an option`);
+    return [`${issue.path.join(".") || "options"}: ${issue.message}`];
+  });
+}
+
+function throwIfAny(where: string, problems: readonly string[]): void {
+  if (problems.length === 0) return;
+  throw new IdempotencyError("options_invalid", {
+    detail: `Options of ${where}: ${problems.join("; ")}.`,
+  });
+}
+
+function withMethods<Port>(
+  name: string,
+  methods: readonly string[],
+  example: string,
+): z.ZodType<Port> {
+  const has = (value: unknown): boolean =>
+    typeof value === "object" &&
+    value !== null &&
+    methods.every((method) => typeof (value as Record<string, unknown>)[method] === "function");
+  return z.custom<Port>(has, { error: `must be a ${name} such as ${example}` });
+}
+
+function aFunction(): z.ZodType {
+  return z.custom((value) => typeof value === "function", { error: "must be a function" });
+}
+
+function toSecrets(secret: IdempotencyOptions<never>["secret"]): readonly Secret[] {
+  if (secret === undefined) return [];
+  if (typeof secret === "string") return [{ id: "1", value: secret }];
+  return "value" in secret ? [secret] : secret;
+}
+
+/** An observer must not be able to change what happens. */
+function quiet(
+  observe: ((event: IdempotencyEvent) => void) | undefined,
+): (event: IdempotencyEvent) => void {
+  if (observe === undefined) return () => undefined;
+  return (event) => {
+    try {
+      observe(event);
+    } catch {
+      // Nothing to tell it to.
+    }
+  };
+}

@@ -1,0 +1,45 @@
+/**
+ * A keyed request as plain data, on its way through the engine, and what the engine needs to carry it.
+ */
+import type { Clock } from "./clock.js";
+import type { IdempotencyError } from "./errors.js";
+import type { IdempotencyEvent } from "./events.js";
+import type { Fingerprint } from "./fingerprint.js";
+import type { ResolvedRoute } from "./options.js";
+import type { Store } from "./ports.js";
+import type { KeyRecord, KeyRef, StoredResponse } from "./record.js";
+
+export interface EngineOptions {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly leaseMs: number;
+  readonly heartbeatMs: number;
+  readonly claimTimeoutMs: number;
+  readonly completeTimeoutMs: number;
+  readonly onEvent: (event: IdempotencyEvent) => void;
+}
+
+/** One keyed request, as the engine sees it. */
+export interface KeyedRequest extends KeyRef {
+  readonly fingerprint: Fingerprint;
+  readonly method: string;
+  readonly path: string;
+  readonly requestId: string;
+  readonly route: ResolvedRoute;
+  /** Aborted when the client is gone: nobody waits for it then. */
+  readonly signal: AbortSignal;
+}
+
+/** A stored answer and whose it is. */
+export interface Replay {
+  readonly record: KeyRecord;
+  readonly response: StoredResponse;
+}
+
+/** Why the handler does not run. */
+export type Outcome =
+  | ({ readonly kind: "replay" } & Replay)
+  | { readonly kind: "refuse"; readonly error: IdempotencyError };
+
+/** What a request for a key came to. */
+export type Begun<Run> = { readonly kind: "run"; readonly run: Run } | Outcome;

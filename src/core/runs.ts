@@ -1,0 +1,118 @@
+/**
+ * What runs in this process. Owns: the register of held claims, their heartbeats, and waiting until they end. Must never
+ * decide what a key's state means.
+ */
+import type { Clock } from "./clock.js";
+import type { IdempotencyEvent } from "./events.js";
+import { nameOf } from "./key.js";
+import type { Store } from "./ports.js";
+import type { Claim, Guarantee, KeyRef } from "./record.js";
+
+/** A claim that this process holds. */
+export interface HeldRun {
+  readonly claim: Claim;
+  readonly guarantee: Guarantee;
+  readonly fingerprint: string;
+  readonly fieldHashes: () => Readonly<Record<string, string>>;
+  readonly startedMs: number;
+  /** After this long its lease is renewed no more. */
+  readonly maxRunMs: number;
+  /** Resolves when the run has ended, however. */
+  readonly ended: Promise<void>;
+}
+
+export interface RunRegister {
+  /** The run of a key in this process, if there is one. */
+  running(ref: KeyRef): HeldRun | undefined;
+  /** Adds a run and returns what ends it. */
+  add(run: Omit<HeldRun, "ended">): () => void;
+  /** Resolves when nothing runs, or after the time; the number of what still runs. */
+  drain(ms: number): Promise<number>;
+  stop(): void;
+}
+
+interface RegisterOptions {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly leaseMs: number;
+  readonly heartbeatMs: number;
+  readonly onEvent: (event: IdempotencyEvent) => void;
+}
+
+/** Claims in one heartbeat statement. */
+const maxHeartbeat = 1_000;
+
+export function createRunRegister(options: RegisterOptions): RunRegister {
+  const { store, clock, onEvent } = options;
+  const runs = new Map<string, HeldRun>();
+  const overrun = new Set<string>();
+  let beating = false;
+
+  const beat = async (): Promise<void> => {
+    // A beat that hangs is not joined by another one: the store ends it by its own time limit.
+    if (beating) return;
+    beating = true;
+    try {
+      const due = [...runs.values()].filter((run) => needsHeartbeat(run));
+      for (let start = 0; start < due.length; start += maxHeartbeat) {
+        const part = due.slice(start, start + maxHeartbeat);
+        const lost = new Set(
+          await store.heartbeat(
+            part.map((run) => run.claim),
+            options.leaseMs,
+          ),
+        );
+        // A claim that completed while its heartbeat was under way is not lost.
+        const gone = part.filter(
+          (run) => lost.has(run.claim.claimId) && runs.get(nameOf(run.claim)) === run,
+        );
+        for (const run of gone) onEvent({ type: "lost", guarantee: run.guarantee });
+      }
+    } catch (error) {
+      onEvent({ type: "store_error", during: "heartbeat", error });
+    } finally {
+      beating = false;
+    }
+  };
+
+  const needsHeartbeat = (run: HeldRun): boolean => {
+    // No lease stands behind an uncommitted claim; its database session does.
+    if (run.guarantee === "transaction") return false;
+    if (clock.monotonicMs() - run.startedMs <= run.maxRunMs) return true;
+    if (!overrun.has(run.claim.claimId)) onEvent({ type: "overrun" });
+    overrun.add(run.claim.claimId);
+    return false;
+  };
+
+  const stopBeating = clock.every(options.heartbeatMs, () => void beat());
+
+  return {
+    running: (ref) => runs.get(nameOf(ref)),
+    add: (run) => {
+      const name = nameOf(run.claim);
+      let resolve: () => void = () => undefined;
+      const held: HeldRun = { ...run, ended: new Promise((done) => (resolve = done)) };
+      runs.set(name, held);
+      return () => {
+        if (runs.get(name) === held) runs.delete(name);
+        overrun.delete(run.claim.claimId);
+        resolve();
+      };
+    },
+    drain: async (ms) => {
+      const startedMs = clock.monotonicMs();
+      while (runs.size > 0) {
+        const leftMs = ms - (clock.monotonicMs() - startedMs);
+        if (leftMs <= 0) break;
+        const late = new AbortController();
+        await Promise.race([
+          Promise.all([...runs.values()].map((run) => run.ended)),
+          clock.sleep(leftMs, late.signal),
+        ]);
+        late.abort();
+      }
+      return runs.size;
+    },
+    stop: stopBeating,
+  };
+}

@@ -1,0 +1,76 @@
+/**
+ * The middleware for Express 4 and 5, and for any stack of (req, res, next). Owns: translating between Node's request and
+ * response and the engine. Holds no policy.
+ */
+import type { ServerResponse } from "node:http";
+import { IdempotencyError } from "../core/errors.js";
+import { resolveRoute } from "../core/options.js";
+import type { RouteOptions } from "../core/options.js";
+import { fail, sendOutcome } from "./adapter.js";
+import type { AdapterContext, HttpRequest, Middleware, TransactionHandler } from "./adapter.js";
+import { keyedReader } from "./keyed.js";
+import { runPlain } from "./plain.js";
+import { runTransaction } from "./transaction.js";
+
+/** What {@link createIdempotency} returns: call it for a plain route. */
+export interface Idempotency {
+  /** Middleware for a plain route: at most once, replayed afterwards. */
+  (route?: RouteOptions): Middleware<HttpRequest, ServerResponse>;
+  /** A whole handler: exactly once for what is written through `tx`. */
+  transaction<Req extends HttpRequest = HttpRequest, Res extends ServerResponse = ServerResponse>(
+    handler: TransactionHandler<Req, Res>,
+  ): Middleware<Req, Res>;
+  transaction<Req extends HttpRequest = HttpRequest, Res extends ServerResponse = ServerResponse>(
+    route: RouteOptions,
+    handler: TransactionHandler<Req, Res>,
+  ): Middleware<Req, Res>;
+  /** Resolves when the store answers and its schema is of this version; rejects with what to do otherwise. */
+  check(): Promise<void>;
+  /** Takes no new keys, lets what runs complete (at most `graceMs`, default 30 s), and ends what was opened. */
+  close(options?: { readonly graceMs?: number }): Promise<void>;
+}
+
+/** The middleware of a plain route. */
+export function plainMiddleware(
+  context: AdapterContext,
+  given?: RouteOptions,
+): Middleware<HttpRequest, ServerResponse> {
+  const readKeyed = keyedReader(context, resolveRoute(context.options.route, given));
+  return (req, res, next) => {
+    const run = async (): Promise<void> => {
+      // Mounted for the whole app and again on the route: the outer one holds the claim.
+      if (req.idempotency !== undefined) return next();
+      const keyed = await readKeyed(req, res);
+      if (keyed === undefined) return next();
+      const begun = await context.engine.begin(keyed.request);
+      if (begun.kind === "run") runPlain(context, keyed, begun.run, { req, res, next });
+      else sendOutcome(context, keyed, begun, res);
+    };
+    run().catch((error: unknown) => fail(context, error, res, next));
+  };
+}
+
+/** The handler of a transaction route. */
+export function transactionMiddleware<Req extends HttpRequest, Res extends ServerResponse>(
+  context: AdapterContext,
+  given: RouteOptions,
+  handler: TransactionHandler<Req, Res>,
+): Middleware<Req, Res> {
+  const route = resolveRoute(context.options.route, given);
+  const readKeyed = keyedReader(context, route);
+  return (req, res, next) => {
+    const run = async (): Promise<void> => {
+      if (req.idempotency !== undefined) throw nested();
+      const keyed = await readKeyed(req, res);
+      await runTransaction(context, { keyed, route, handler, req, res, next });
+    };
+    run().catch((error: unknown) => fail(context, error, res, next));
+  };
+}
+
+function nested(): IdempotencyError {
+  return new IdempotencyError("options_invalid", {
+    detail:
+      "idempotent.transaction stands behind another idempotency middleware. Use one of them on this route.",
+  });
+}

@@ -1,0 +1,83 @@
+/**
+ * Which headers of a response belong to the record. Owns: the difference between what the handler said and what every
+ * response of the app says, and the headers that are never stored.
+ */
+import type { OutgoingHttpHeader, ServerResponse } from "node:http";
+import type { StoredHeader, StoredResponse } from "../core/record.js";
+
+/** The headers of a response at one moment: lower-case name to name in its own case, and value. */
+export type HeaderSnapshot = ReadonlyMap<
+  string,
+  { readonly name: string; readonly value: OutgoingHttpHeader }
+>;
+
+/**
+ * Never stored: hop-by-hop headers (RFC 9110, section 7.6.1), the time of sending, cookies (they belong to one client's
+ * session and not to the result), and our own.
+ */
+const neverStored: ReadonlySet<string> = new Set([
+  "connection",
+  "keep-alive",
+  "proxy-authenticate",
+  "proxy-authorization",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+  "date",
+  "set-cookie",
+  "set-cookie2",
+  "idempotency-key",
+  "idempotency-expires",
+  "idempotency-stored",
+  "idempotent-replayed",
+  "original-request",
+  "stripe-should-retry",
+]);
+
+export function takeHeaders(res: ServerResponse): HeaderSnapshot {
+  const snapshot = new Map<string, { name: string; value: OutgoingHttpHeader }>();
+  for (const name of rawNames(res)) {
+    const value = res.getHeader(name);
+    if (value !== undefined) snapshot.set(name.toLowerCase(), { name, value });
+  }
+  return snapshot;
+}
+
+/** What the handler added or changed, and what it took away. */
+export function headersOfHandler(
+  before: HeaderSnapshot,
+  after: HeaderSnapshot,
+  bodyBytes: number,
+): Pick<StoredResponse, "headers" | "removedHeaders"> {
+  const headers: StoredHeader[] = [];
+  for (const [lower, { name, value }] of after) {
+    if (neverStored.has(lower) || sameValue(before.get(lower)?.value, value)) continue;
+    // A length that is not the body's would break the framing of every replay.
+    if (lower === "content-length" && Number(value) !== bodyBytes) continue;
+    headers.push([name, Array.isArray(value) ? value.map(String) : String(value)]);
+  }
+  const removed = [...before].filter(([lower]) => !after.has(lower) && !neverStored.has(lower));
+  return removed.length === 0
+    ? { headers }
+    : { headers, removedHeaders: removed.map(([, { name }]) => name) };
+}
+
+/** Puts a response's headers back to an earlier moment. */
+export function resetHeaders(res: ServerResponse, to: HeaderSnapshot): void {
+  for (const name of res.getHeaderNames()) res.removeHeader(name);
+  for (const { name, value } of to.values()) res.setHeader(name, value);
+}
+
+/** Documented for client requests only, and there for every outgoing message. */
+function rawNames(res: ServerResponse): readonly string[] {
+  return (res as ServerResponse & { getRawHeaderNames(): string[] }).getRawHeaderNames();
+}
+
+function sameValue(before: OutgoingHttpHeader | undefined, after: OutgoingHttpHeader): boolean {
+  if (before === undefined) return false;
+  if (Array.isArray(before) || Array.isArray(after))
+    return JSON.stringify(before) === JSON.stringify(after);
+  return String(before) === String(after);
+}

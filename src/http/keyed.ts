@@ -1,0 +1,78 @@
+/**
+ * Reads what a claim needs from a Node request: key, scope, fingerprint. Owns: when a request passes without a key.
+ */
+import type { ServerResponse } from "node:http";
+import { IdempotencyError } from "../core/errors.js";
+import { createFingerprinter } from "../core/fingerprint.js";
+import { headerLines, parseKey, weakness } from "../core/key.js";
+import type { ResolvedOptions, ResolvedRoute } from "../core/options.js";
+import type { KeyedRequest } from "../core/request.js";
+import type { AdapterContext, HttpRequest, Keyed } from "./adapter.js";
+import { givenRequestId, pathOf, readContent } from "./request.js";
+import type { ParsedRequest } from "./request.js";
+
+/** Reads the key of a request and everything that a claim needs; undefined for one that passes without a key. */
+export function keyedReader(
+  context: AdapterContext,
+  route: ResolvedRoute,
+): (req: HttpRequest, res: ServerResponse) => Promise<Keyed | undefined> {
+  const { options, clock } = context;
+  const fingerprintOf = createFingerprinter(options.secrets);
+  return async (req, res) => {
+    if (!options.methods.has(req.method ?? "")) return undefined;
+    const parsed = parseKey(headerLines(req.rawHeaders, "idempotency-key"));
+    if (parsed.kind === "invalid")
+      throw new IdempotencyError("key_invalid", { detail: parsed.detail });
+    if (parsed.kind === "missing") {
+      if (route.required) throw new IdempotencyError("key_missing");
+      options.onEvent({ type: "unkeyed" });
+      return undefined;
+    }
+    checkStability(parsed.key, route, options);
+    const scope = checkScope(await options.scope(req));
+    const request: KeyedRequest = {
+      scope,
+      key: parsed.key,
+      fingerprint: fingerprintOf(readContent(req as ParsedRequest)),
+      method: req.method ?? "",
+      path: pathOf(req as ParsedRequest),
+      requestId:
+        options.requestId?.(req) ?? givenRequestId(req as ParsedRequest) ?? `req_${clock.uuid()}`,
+      route,
+      signal: route.concurrent === "reject" ? neverAborted : abortedWhenGone(res),
+    };
+    return { request, sent: parsed.sent };
+  };
+}
+
+const neverAborted = new AbortController().signal;
+
+function abortedWhenGone(res: ServerResponse): AbortSignal {
+  const gone = new AbortController();
+  res.once("close", () => gone.abort());
+  return gone.signal;
+}
+
+function checkStability(
+  key: string,
+  route: ResolvedRoute,
+  options: ResolvedOptions<HttpRequest>,
+): void {
+  if (route.weakKeys === "allow") return;
+  const weak = weakness(key);
+  if (weak === undefined) return;
+  options.onEvent({ type: "weak_key", weakness: weak });
+  if (route.weakKeys === "reject") throw new IdempotencyError("key_weak");
+}
+
+function checkScope(scope: unknown): string {
+  // Postgres holds no NUL in a text.
+  if (
+    typeof scope === "string" &&
+    scope.length >= 1 &&
+    scope.length <= 255 &&
+    !scope.includes("\0")
+  )
+    return scope;
+  throw new IdempotencyError("scope_invalid");
+}
