@@ -1,0 +1,120 @@
+/**
+ * The server's configuration from its environment. Owns: names, defaults, and the one validation that reports every
+ * problem at once. Must never repeat the value of a variable that holds a credential.
+ */
+import { z } from "zod";
+
+export type Dialect = "ietf" | "stripe";
+
+/** Whose key it is: a tenant and the environment in which it works. */
+export interface Account {
+  readonly id: string;
+  /** True for keys that begin with `sk_live_`; they see other charges than the test keys of the same account. */
+  readonly livemode: boolean;
+}
+
+export interface ServerConfig {
+  /** 0 takes any free port. */
+  readonly port: number;
+  /** Undefined: all interfaces, IPv6 and IPv4. */
+  readonly host: string | undefined;
+  /** Undefined: the embedded Postgres. */
+  readonly databaseUrl: string | undefined;
+  /** Undefined: no cache. */
+  readonly redisUrl: string | undefined;
+  readonly accounts: ReadonlyMap<string, Account>;
+  readonly dialect: Dialect;
+  readonly dataDir: string;
+  readonly logLevel: string;
+  /** The external payment provider of checkouts; undefined: the built-in one. */
+  readonly providerUrl: string | undefined;
+}
+
+/** Thrown with every problem of the environment, one line each. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+
+  constructor(readonly problems: readonly string[]) {
+    super(`The environment is not valid:\n${problems.map((problem) => `  ${problem}`).join("\n")}`);
+  }
+}
+
+/** The key of the demo account, known to everybody; a server with real data sets ONCEKEY_API_KEYS. */
+const demoKeys = "sk_test_demo=acct_demo";
+
+/** A secret key is no longer than a header line that Node accepts, and has no character that Basic would split at. */
+const apiKeyEntry = /^([\w.-]{4,255})=([\w.-]{1,64})$/;
+
+const environment = z.object({
+  PORT: z
+    .string()
+    .regex(/^\d{1,5}$/, "must be a port from 0 (any free one) to 65535")
+    .default("3000")
+    .transform(Number)
+    .refine((port) => port <= 65_535, "must be a port from 0 (any free one) to 65535"),
+  HOST: z.string().optional(),
+  DATABASE_URL: urlOf("postgres", "postgresql").optional(),
+  REDIS_URL: urlOf("redis", "rediss").optional(),
+  ONCEKEY_API_KEYS: z.string().default(demoKeys).transform(readAccounts),
+  ONCEKEY_DIALECT: z.enum(["ietf", "stripe"], "must be ietf or stripe").default("ietf"),
+  ONCEKEY_DATA_DIR: z.string().default("./.oncekey-data"),
+  LOG_LEVEL: z
+    .enum(
+      ["trace", "debug", "info", "warn", "error", "fatal", "silent"],
+      "must be trace, debug, info, warn, error, fatal or silent",
+    )
+    .optional(),
+  PROVIDER_URL: urlOf("http", "https").optional(),
+});
+
+/**
+ * Reads the configuration. An empty variable counts as unset, as compose files and CI systems leave them.
+ *
+ * @throws {ConfigError} that lists every problem.
+ */
+export function readConfig(
+  env: Readonly<Record<string, string | undefined>>,
+  isTerminal = false,
+): ServerConfig {
+  const present = Object.entries(env).filter(([, value]) => value !== undefined && value !== "");
+  const result = environment.safeParse(Object.fromEntries(present));
+  if (!result.success) {
+    throw new ConfigError(
+      result.error.issues.map((issue) => `${issue.path.join(".")} ${issue.message}`),
+    );
+  }
+  const read = result.data;
+  return {
+    port: read.PORT,
+    host: read.HOST,
+    databaseUrl: read.DATABASE_URL,
+    redisUrl: read.REDIS_URL,
+    accounts: read.ONCEKEY_API_KEYS,
+    dialect: read.ONCEKEY_DIALECT,
+    dataDir: read.ONCEKEY_DATA_DIR,
+    // A line of JSON per request helps a log collector and hides the curl command from somebody at a terminal.
+    logLevel: read.LOG_LEVEL ?? (isTerminal ? "warn" : "info"),
+    providerUrl: read.PROVIDER_URL,
+  };
+}
+
+function urlOf(...schemes: readonly string[]): z.ZodType<string> {
+  const wanted = schemes.map((scheme) => `${scheme}:`);
+  const isOne = (value: string): boolean =>
+    URL.canParse(value) && wanted.includes(new URL(value).protocol);
+  return z.string().refine(isOne, `must be a URL that begins with ${schemes.join(":// or ")}://`);
+}
+
+function readAccounts(text: string, context: z.RefinementCtx): ReadonlyMap<string, Account> {
+  const accounts = new Map<string, Account>();
+  text.split(",").forEach((entry, index) => {
+    const [, key, id] = apiKeyEntry.exec(entry.trim()) ?? [];
+    const problem = (message: string): void =>
+      context.addIssue({ code: "custom", message: `entry ${index + 1} ${message}` });
+    if (key === undefined || id === undefined) {
+      problem("must be <key>=<account>, such as sk_test_a=acct_a (letters, digits, _ . -)");
+    } else if (accounts.has(key)) problem("repeats a key");
+    else accounts.set(key, { id, livemode: key.startsWith("sk_live_") });
+  });
+  return accounts;
+}

@@ -1,0 +1,83 @@
+import { ConfigError, readConfig } from "../../src/server/config.js";
+
+test("needs nothing", () => {
+  expect(readConfig({ REDIS_URL: "", PATH: "/bin" })).toEqual({
+    port: 3000,
+    host: undefined,
+    databaseUrl: undefined,
+    redisUrl: undefined,
+    accounts: new Map([["sk_test_demo", { id: "acct_demo", livemode: false }]]),
+    dialect: "ietf",
+    dataDir: "./.oncekey-data",
+    logLevel: "info",
+    providerUrl: undefined,
+  });
+});
+
+test("reads every variable", () => {
+  expect(
+    readConfig({
+      PORT: "0",
+      HOST: "127.0.0.1",
+      DATABASE_URL: "postgresql://u:p@db/shop",
+      REDIS_URL: "rediss://cache:6380",
+      ONCEKEY_API_KEYS: "sk_test_a=acct_a, sk_live_b=acct_b",
+      ONCEKEY_DIALECT: "stripe",
+      ONCEKEY_DATA_DIR: "/data",
+      LOG_LEVEL: "debug",
+      PROVIDER_URL: "https://provider.example",
+    }),
+  ).toEqual({
+    port: 0,
+    host: "127.0.0.1",
+    databaseUrl: "postgresql://u:p@db/shop",
+    redisUrl: "rediss://cache:6380",
+    accounts: new Map([
+      ["sk_test_a", { id: "acct_a", livemode: false }],
+      ["sk_live_b", { id: "acct_b", livemode: true }],
+    ]),
+    dialect: "stripe",
+    dataDir: "/data",
+    logLevel: "debug",
+    providerUrl: "https://provider.example",
+  });
+});
+
+test("logs no line per request to somebody at a terminal, unless asked to", () => {
+  expect(readConfig({}, true).logLevel).toBe("warn");
+  expect(readConfig({ LOG_LEVEL: "info" }, true).logLevel).toBe("info");
+});
+
+test("reports every problem at once, and repeats no secret", () => {
+  const readWrong = (): unknown =>
+    readConfig({
+      PORT: "70000",
+      DATABASE_URL: "mysql://u:hunter2@db/shop",
+      REDIS_URL: "localhost:6379",
+      ONCEKEY_API_KEYS: "sk_test_hush,sk_test_a=acct_a,sk_test_a=acct_b,sk_test_c=a/c",
+      ONCEKEY_DIALECT: "Stripe",
+      LOG_LEVEL: "loud",
+      PROVIDER_URL: "ftp://x",
+    });
+  expect(readWrong).toThrow(ConfigError);
+  expect(problemsOf(readWrong)).toEqual([
+    "PORT must be a port from 0 (any free one) to 65535",
+    "DATABASE_URL must be a URL that begins with postgres:// or postgresql://",
+    "REDIS_URL must be a URL that begins with redis:// or rediss://",
+    "ONCEKEY_API_KEYS entry 1 must be <key>=<account>, such as sk_test_a=acct_a (letters, digits, _ . -)",
+    "ONCEKEY_API_KEYS entry 3 repeats a key",
+    "ONCEKEY_API_KEYS entry 4 must be <key>=<account>, such as sk_test_a=acct_a (letters, digits, _ . -)",
+    "ONCEKEY_DIALECT must be ietf or stripe",
+    "LOG_LEVEL must be trace, debug, info, warn, error, fatal or silent",
+    "PROVIDER_URL must be a URL that begins with http:// or https://",
+  ]);
+});
+
+function problemsOf(read: () => unknown): readonly string[] {
+  try {
+    read();
+  } catch (error) {
+    return (error as ConfigError).problems;
+  }
+  return [];
+}
