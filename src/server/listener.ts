@@ -1,0 +1,76 @@
+/**
+ * The HTTP listener. Owns: its time limits, binding, and closing so that every request that was accepted gets its answer.
+ */
+import { createServer } from "node:http";
+import type { RequestListener, Server, ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+
+export interface Listener {
+  readonly port: number;
+  /** For people: a name that works on this machine. */
+  readonly url: string;
+  /** Accepts nothing more; resolves when every connection is closed, each behind the response it is working on. */
+  close(): Promise<void>;
+}
+
+/** A client has this long for its headers, and for the whole request: a slow one must not hold a socket for ever. */
+const headersTimeoutMs = 15_000;
+const requestTimeoutMs = 30_000;
+/** Longer than the 60 s of common load balancers, which else send a request down a connection that is just closing. */
+const keepAliveTimeoutMs = 65_000;
+/** While closing: a connection that fell idle since the last look is closed then. */
+const lookEveryMs = 50;
+
+/** Binds, or rejects with what is wrong in words. */
+export async function listen(
+  handler: RequestListener,
+  address: { readonly port: number; readonly host: string | undefined },
+): Promise<Listener> {
+  const server = createServer(handler);
+  const running = new Set<ServerResponse>();
+  let closing = false;
+  server.prependListener("request", (_req, res) => {
+    // The client learns from the header of its answer that the connection ends, and sends nothing more down it.
+    if (closing) res.shouldKeepAlive = false;
+    running.add(res);
+    res.once("close", () => running.delete(res));
+  });
+  server.headersTimeout = headersTimeoutMs;
+  server.requestTimeout = requestTimeoutMs;
+  server.keepAliveTimeout = keepAliveTimeoutMs;
+  await bind(server, address);
+  const { port } = server.address() as AddressInfo;
+  const { host } = address;
+  const isAnywhere = host === undefined || host === "0.0.0.0" || host === "::";
+  const name = isAnywhere ? "localhost" : host.includes(":") ? `[${host}]` : host;
+  const close = async (): Promise<void> => {
+    closing = true;
+    for (const res of running) res.shouldKeepAlive = false;
+    await closeServer(server);
+  };
+  return { port, url: `http://${name}:${port}`, close };
+}
+
+function bind(
+  server: Server,
+  { port, host }: { readonly port: number; readonly host: string | undefined },
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once("error", (error: NodeJS.ErrnoException) => {
+      const taken = `Port ${port} is taken. Set PORT to another one, or to 0 for any that is free.`;
+      reject(error.code === "EADDRINUSE" ? new Error(taken, { cause: error }) : error);
+    });
+    server.listen({ port, ...(host === undefined ? {} : { host }) }, resolve);
+  });
+}
+
+async function closeServer(server: Server): Promise<void> {
+  const look = setInterval(() => server.closeIdleConnections(), lookEveryMs);
+  try {
+    await new Promise<void>((resolve) => {
+      server.close(() => resolve());
+    });
+  } finally {
+    clearInterval(look);
+  }
+}

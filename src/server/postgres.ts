@@ -1,0 +1,142 @@
+/**
+ * The server's Postgres: the one that DATABASE_URL names, or the embedded one. Owns: waiting for one that is still
+ * starting, and saying clearly what is wrong with one that will not do. Must never print the URL, which holds a password.
+ */
+import { setTimeout as pause } from "node:timers/promises";
+import pg from "pg";
+import { startEmbeddedPostgres } from "./embedded.js";
+
+export interface ServerPostgres {
+  /** For handlers and the store. */
+  readonly pool: pg.Pool;
+  /** For readiness, which must not wait behind handlers. */
+  readonly probes: pg.Pool;
+  /** Where the data is, for people. */
+  readonly description: string;
+  /** Ends the pools, then the embedded Postgres if there is one. */
+  close(): Promise<void>;
+}
+
+export interface PostgresOptions {
+  readonly databaseUrl: string | undefined;
+  readonly dataDir: string;
+  /** Told to people while they wait. */
+  readonly say: (line: string) => void;
+  /** Aborted when the wait is in vain. */
+  readonly stop?: AbortSignal;
+  /** How long a Postgres may take to start. */
+  readonly waitMs?: number;
+}
+
+/** Transaction routes hold one each while they run; further requests queue. */
+const poolSize = 20;
+/** A container with a large log to recover takes a while; longer than this, somebody should look. */
+const defaultWaitMs = 60_000;
+const retryMs = 250;
+const sayEveryMs = 5_000;
+const connectTimeoutMs = 5_000;
+/** DESIGN, section 8. */
+const oldestVersion = 140_000;
+
+/** Not there yet, or going: refused and reset connections, names a container network has not learned, 57P03 and the like. */
+const passing =
+  /^(?:ECONNREFUSED|ECONNRESET|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|EHOSTUNREACH|EPIPE|57P0[123]|08\w{3}|53300)$/;
+
+/** Opens Postgres and answers when it can be worked with. */
+export async function openPostgres(options: PostgresOptions): Promise<ServerPostgres> {
+  const { databaseUrl, dataDir, say } = options;
+  const embedded =
+    databaseUrl === undefined ? await startEmbeddedPostgres({ dataDir, log: say }) : undefined;
+  const connectionString = databaseUrl ?? (embedded as { url: string }).url;
+  const open = (max: number): pg.Pool => {
+    const pool = new pg.Pool({
+      connectionString,
+      max,
+      connectionTimeoutMillis: connectTimeoutMs,
+      keepAlive: true,
+      application_name: "oncekey serve",
+    });
+    // An idle connection that breaks is replaced by the pool; without a listener it would end the process.
+    pool.on("error", () => undefined);
+    return pool;
+  };
+  const pool = open(poolSize);
+  const probes = open(1);
+  const close = async (): Promise<void> => {
+    await Promise.all([pool.end(), probes.end()]);
+    await embedded?.stop();
+  };
+  try {
+    await untilReady(probes, addressOf(connectionString), options);
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  const description = embedded === undefined ? addressOf(connectionString) : `embedded, ${dataDir}`;
+  return { pool, probes, description, close };
+}
+
+async function untilReady(pool: pg.Pool, address: string, options: PostgresOptions): Promise<void> {
+  const waitMs = options.waitMs ?? defaultWaitMs;
+  const started = performance.now();
+  let saidAt = -sayEveryMs;
+  for (;;) {
+    try {
+      await checkVersion(pool);
+      return;
+    } catch (error) {
+      const waited = performance.now() - started;
+      if (!isPassing(error)) throw refusal(address, error);
+      if (options.stop?.aborted === true) {
+        throw new Error("Stopped before Postgres answered.", { cause: error });
+      }
+      if (waited >= waitMs) {
+        const seconds = Math.round(waitMs / 1_000);
+        throw new Error(
+          `Postgres at ${address} did not answer within ${seconds} s (${wordOf(error)}).`,
+          {
+            cause: error,
+          },
+        );
+      }
+      if (waited - saidAt >= sayEveryMs) {
+        saidAt = waited;
+        options.say(`Waiting for Postgres at ${address} (${wordOf(error)}).`);
+      }
+    }
+    await pause(retryMs);
+  }
+}
+
+async function checkVersion(pool: pg.Pool): Promise<void> {
+  const result = await pool.query<{ version: string }>("SHOW server_version_num");
+  const version = Number(result.rows[0]?.version);
+  if (version < oldestVersion) {
+    throw new Error(`version ${Math.floor(version / 10_000)} is older than 14`);
+  }
+}
+
+function refusal(address: string, error: unknown): Error {
+  const why = error instanceof Error ? error.message : String(error);
+  return new Error(`Postgres at ${address} cannot be used: ${why}.`, { cause: error });
+}
+
+function isPassing(error: unknown): boolean {
+  // Where a name has several addresses, Node wraps what each of them said.
+  if (error instanceof AggregateError) return error.errors.every(isPassing);
+  const { code } = error as { code?: unknown };
+  if (typeof code === "string") return passing.test(code);
+  return error instanceof Error && /timeout|terminated/i.test(error.message);
+}
+
+function wordOf(error: unknown): string {
+  if (error instanceof AggregateError) return wordOf(error.errors[0]);
+  const { code, message } = error as { code?: string; message?: string };
+  return code ?? message ?? "no answer";
+}
+
+/** Host, port and database of a URL, without the user and the password. */
+function addressOf(connectionString: string): string {
+  const { host, pathname } = new URL(connectionString);
+  return `${host === "" ? "localhost" : host}${pathname}`;
+}
