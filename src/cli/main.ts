@@ -1,0 +1,119 @@
+#!/usr/bin/env node
+/**
+ * The command line. Owns: parsing, help and exit codes (0 done, 1 failed, 2 wrong usage). Loads a command's code when it is
+ * called, so that a missing optional package is named by the command that needs it and hurts no other.
+ */
+import { readFileSync } from "node:fs";
+import { Command, CommanderError } from "commander";
+
+/** Optional peers that each command loads; all of them are named when one is missing, so that one installation is enough. */
+const packagesOf = {
+  serve: ["express", "helmet", "pg", "ioredis", "pino", "pino-http", "prom-client"],
+  migrate: ["pg"],
+};
+type CommandName = keyof typeof packagesOf;
+
+const usage = 2;
+const failed = 1;
+
+/** Runs one command line and answers the exit code. */
+export async function run(
+  argv: readonly string[],
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): Promise<number> {
+  let code = 0;
+  let running: CommandName = "serve";
+  const program = new Command("oncekey")
+    .description("Idempotency keys for HTTP APIs: a retried write becomes harmless.")
+    .version(version(), "-V, --version", "print the version")
+    .helpOption("-h, --help", "print this help")
+    .helpCommand("help [command]", "print the help of a command")
+    .showHelpAfterError("Run with --help to see what there is.")
+    .exitOverride();
+  program
+    .command("serve")
+    .description("run the payments and orders API that shows the library at work")
+    .addHelpText("after", serveHelp)
+    .action(async () => {
+      running = "serve";
+      const { serve } = await import("./serve.js");
+      code = await serve(env);
+    });
+  program
+    .command("migrate")
+    .description("create or update the tables that the library needs; safe to run again")
+    .option("--database-url <url>", "Postgres to work on (default: the variable DATABASE_URL)")
+    .option("--schema <name>", "schema that holds the tables", "public")
+    .addHelpText("after", migrateHelp)
+    .action(async (options: { databaseUrl?: string; schema: string }) => {
+      running = "migrate";
+      const databaseUrl = options.databaseUrl ?? env["DATABASE_URL"] ?? "";
+      if (databaseUrl === "")
+        program.error("Which database? Give --database-url, or set DATABASE_URL.");
+      const { runMigrate } = await import("./migrate.js");
+      process.stdout.write(`${await runMigrate({ databaseUrl, schema: options.schema })}\n`);
+    });
+  try {
+    await program.parseAsync([...argv], { from: "user" });
+    return code;
+  } catch (error) {
+    return report(error, running);
+  }
+}
+
+/** Says what went wrong and answers the exit code for it. */
+function report(error: unknown, command: CommandName): number {
+  if (error instanceof CommanderError) {
+    // Help and version end parsing as errors do; commander has printed everything already.
+    return error.exitCode === 0 ? 0 : usage;
+  }
+  const missing = missingPackage(error);
+  const message =
+    missing === undefined
+      ? messageOf(error)
+      : `The package ${missing} is not installed. What \`oncekey ${command}\` needs:\n\n  npm install ${packagesOf[command].join(" ")}\n`;
+  process.stderr.write(`${message}\n`);
+  return error instanceof Error && error.name === "ConfigError" ? usage : failed;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** The name in Node's complaint about an import that it cannot find; undefined for a file of ours or another error. */
+function missingPackage(error: unknown): string | undefined {
+  const { code, message } = error as { code?: unknown; message?: unknown };
+  if (code !== "ERR_MODULE_NOT_FOUND" && code !== "MODULE_NOT_FOUND") return undefined;
+  const [, name] = /Cannot find (?:package|module) '([^'./][^']*)'/.exec(String(message)) ?? [];
+  return name;
+}
+
+/** `package.json` lies beside `dist/`, two folders above this file. */
+function version(): string {
+  const manifest = readFileSync(new URL("../../../package.json", import.meta.url), "utf8");
+  return (JSON.parse(manifest) as { version: string }).version;
+}
+
+const serveHelp = `
+Without any variable it listens on http://localhost:3000, keeps its data in ./.oncekey-data
+in a Postgres of its own, and knows one API key: sk_test_demo.
+
+Environment:
+  PORT               port to listen on (3000; 0 takes any free one)
+  HOST               address to listen on (all)
+  DATABASE_URL       Postgres 14 or newer (unset: the embedded one)
+  REDIS_URL          Redis 6.2 or newer, for speed (unset: none)
+  ONCEKEY_API_KEYS   <key>=<account>, separated by commas (sk_test_demo=acct_demo)
+  ONCEKEY_DIALECT    ietf (RFC 9457 problem documents) or stripe (ietf)
+  ONCEKEY_DATA_DIR   folder of the embedded Postgres (./.oncekey-data)
+  PROVIDER_URL       external payment provider (unset: a built-in one)
+  LOG_LEVEL          trace, debug, info, warn, error, fatal or silent (info; warn at a terminal)
+
+Logs go to standard error as JSON lines. SIGTERM or Ctrl-C finishes what runs and then exits.`;
+
+const migrateHelp = `
+Examples:
+  oncekey migrate --database-url postgres://user@localhost/shop
+  DATABASE_URL=postgres://user@localhost/shop oncekey migrate --schema idempotency`;
+
+process.exitCode = await run(process.argv.slice(2));
