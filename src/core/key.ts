@@ -14,6 +14,8 @@ export type ParsedKey =
   | { readonly kind: "key"; readonly key: string; readonly sent: string };
 
 const printableAscii = /^[\x20-\x7e]+$/;
+/** Optional white space around a field value (RFC 9110, section 5.6.3). `trim` would take a no-break space away too. */
+const aroundValue = /^[ \t]+|[ \t]+$/g;
 
 /**
  * Parses the values of all Idempotency-Key header lines of one request.
@@ -26,7 +28,7 @@ export function parseKey(lines: readonly string[]): ParsedKey {
   const [first] = lines;
   if (first === undefined) return { kind: "missing" };
   if (lines.length > 1) return invalid("The header was sent more than once.");
-  const sent = first.trim();
+  const sent = first.replaceAll(aroundValue, "");
   if (sent === "") return invalid("The header is empty.");
   if (!sent.includes('"')) return checked(sent, sent);
   if (!sent.startsWith('"')) return invalid("A quotation mark stands inside a bare key.");
