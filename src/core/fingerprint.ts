@@ -6,7 +6,7 @@ import { createHash, createHmac, hash, timingSafeEqual } from "node:crypto";
 import canonicalizeModule from "canonicalize";
 import type { FingerprintComparison } from "./decide.js";
 import { IdempotencyError } from "./errors.js";
-import { exactJson } from "./exact-json.js";
+import { exactJson, isTaggedNumber } from "./exact-json.js";
 
 /** A secret of the fingerprint with the id that is stored beside each digest. */
 export interface Secret {
@@ -90,7 +90,7 @@ interface Parts {
   readonly path: string;
   readonly query: readonly (readonly [string, string])[];
   readonly mediaType: string;
-  readonly bodyKind: "none" | "bytes" | "value";
+  readonly bodyKind: "none" | "bytes" | "value" | "tagged";
   /** Canonical JSON (RFC 8785) of a parsed body, or its bytes. */
   readonly body: string | Uint8Array;
   readonly bodyValue: unknown;
@@ -128,16 +128,47 @@ function readParts(content: RequestContent): Parts {
       bodyValue: undefined,
     };
   }
-  const bodyValue = exactJson(content.body.value, content.body.raw);
-  return { ...common, mediaType, bodyKind: "value", body: canonicalText(bodyValue), bodyValue };
+  const exact = exactJson(content.body.value, content.body.raw);
+  return {
+    ...common,
+    mediaType,
+    bodyKind: exact.isTagged ? "tagged" : "value",
+    body: canonicalText(exact.value),
+    bodyValue: exact.value,
+  };
 }
 
 /** Sorted by name and then value: the order of parameters is no part of what is asked. */
 function sortedQuery(search: string): [string, string][] {
-  if (search === "") return [];
-  return [...new URLSearchParams(search)].sort(
-    ([a, x], [b, y]) => compareText(a, b) || compareText(x, y),
-  );
+  const pairs = search.split("&").filter((pair) => pair !== "");
+  return pairs
+    .map((pair): [string, string] => {
+      const cut = pair.indexOf("=");
+      const [name, value] = cut === -1 ? [pair, ""] : [pair.slice(0, cut), pair.slice(cut + 1)];
+      return [oneSpelling(name), oneSpelling(value)];
+    })
+    .sort(([a, x], [b, y]) => compareText(a, b) || compareText(x, y));
+}
+
+/**
+ * One spelling for all that mean the same text. What is no UTF-8 stays as it was sent: URLSearchParams would turn two different
+ * values into the same replacement characters.
+ */
+function oneSpelling(part: string): string {
+  try {
+    return encodeURIComponent(decodeURIComponent(part.replaceAll("+", " ")));
+  } catch {
+    return part;
+  }
+}
+
+/** For people, in the names of fields that differ. */
+function readable(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 function compareText(a: string, b: string): number {
@@ -167,10 +198,10 @@ function hashFields(key: FingerprintKey, parts: Parts): Record<string, string> {
   add("method", parts.method);
   add("path", parts.path);
   for (const [name, values] of groupQuery(parts.query))
-    add(`query.${name}`, JSON.stringify(values));
+    add(`query.${readable(name)}`, JSON.stringify(values));
   if (parts.mediaType !== "") add("content_type", parts.mediaType);
   if (parts.bodyKind === "bytes") add("body", parts.body);
-  if (parts.bodyKind === "value") walk("body", parts.bodyValue, 0);
+  else if (parts.bodyKind !== "none") walk("body", parts.bodyValue, 0);
   return hashes;
 }
 
@@ -181,7 +212,7 @@ function groupQuery(query: Parts["query"]): Map<string, string[]> {
 }
 
 function childrenOf(name: string, value: unknown): [string, unknown][] | undefined {
-  if (typeof value !== "object" || value === null) return undefined;
+  if (typeof value !== "object" || value === null || isTaggedNumber(value)) return undefined;
   const children: [string, unknown][] = Array.isArray(value)
     ? value.map((item, index): [string, unknown] => [`${name}[${index}]`, item])
     : Object.entries(value).map(([field, item]): [string, unknown] => [`${name}.${field}`, item]);
