@@ -194,7 +194,7 @@ class Recorder implements Recording {
       });
     }
     if (typeof second === "string") this.#statusMessage = second;
-    applyHeaders(this.#res, typeof second === "string" ? third : second);
+    applyHeaders(this.#res, typeof second === "string" ? third : (second ?? third));
     this.#res.statusCode = code;
     this.#res._header = heldHead;
     return this.#res;
