@@ -41,12 +41,18 @@ export async function startServer(
 ): Promise<RunningServer> {
   const closers: (() => Promise<void>)[] = [];
   const closeAll = async (): Promise<void> => {
-    for (const close of closers.splice(0).toReversed()) await close();
+    // One that fails must not keep the rest from closing: the last of them ends the embedded Postgres.
+    const failures: unknown[] = [];
+    for (const close of closers.splice(0).toReversed()) {
+      await close().catch((error: unknown) => failures.push(error));
+    }
+    if (failures.length > 0) throw new AggregateError(failures, "The server did not close cleanly");
   };
   try {
     return await open(config, options, closers, closeAll);
   } catch (error) {
-    await closeAll();
+    // What went wrong first is what its reader must know.
+    await closeAll().catch(() => undefined);
     throw error;
   }
 }

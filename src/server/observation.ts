@@ -51,6 +51,7 @@ function describeError(error: unknown): Record<string, unknown> {
     ...(isQuoting ? { table, constraint, routine } : { message: error.message }),
     stack: frames?.join("\n"),
     ...(error.cause === undefined ? {} : { cause: describeError(error.cause) }),
+    ...(error instanceof AggregateError ? { errors: error.errors.map(describeError) } : {}),
   };
 }
 
