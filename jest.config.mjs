@@ -10,7 +10,9 @@ export default {
   roots: ["<rootDir>/test"],
   testMatch: ["<rootDir>/test/**/*.test.ts"],
   moduleNameMapper: { "^(\\.{1,2}/.*)\\.js$": "$1" },
-  transform: { "^.+\\.ts$": ["@swc/jest", swc] },
+  transform: { "^.+\\.ts$": ["@swc/jest", swc], "^.+\\.js$": ["@swc/jest", swc] },
+  // Published as ES modules only, which jest cannot load as they are on Node 20.
+  transformIgnorePatterns: ["/node_modules/(?!(superjson|copy-anything|is-what)/)"],
   modulePathIgnorePatterns: ["<rootDir>/dist/", "<rootDir>/.cache/"],
   globalSetup: "<rootDir>/test/support/global-setup.cjs",
   globalTeardown: "<rootDir>/test/support/global-teardown.cjs",

@@ -2,23 +2,42 @@
  * oncekey: an Idempotency-Key middleware that makes a retried write harmless. This entry imports no driver.
  */
 import type { ServerResponse } from "node:http";
+import type { StepsHandler, StepsOptions } from "./core/attempt.js";
 import { systemClock } from "./core/clock.js";
 import { Engine } from "./core/engine.js";
 import { IdempotencyError } from "./core/errors.js";
-import { resolveOptions } from "./core/options.js";
+import { resolveOptions, resolveSteps } from "./core/options.js";
 import type { IdempotencyOptions, RouteOptions } from "./core/options.js";
+import type { StepsRoute } from "./core/steps-run.js";
 import { isCacheable } from "./core/ports.js";
 import type { Store } from "./core/ports.js";
-import { plainMiddleware, transactionMiddleware } from "./http/express.js";
+import type { KeyRef } from "./core/record.js";
+import { plainMiddleware, stepsMiddleware, transactionMiddleware } from "./http/express.js";
 import type { AdapterContext, HttpRequest, TransactionHandler } from "./http/adapter.js";
 import type { Idempotency } from "./http/express.js";
+import { createStepsRoute } from "./steps/route.js";
+import type { StepsRouteInput } from "./steps/route.js";
 import { tiered } from "./stores/tiered.js";
+import { startBackground } from "./workers/background.js";
 
+export type {
+  CallContext,
+  CallOptions,
+  Reconciled,
+  Steps,
+  StepsHandler,
+  StepsOptions,
+  StepsReply,
+  StepsRequest,
+} from "./core/attempt.js";
 export { errorTable, isIdempotencyError } from "./core/errors.js";
 export type { ErrorCode, IdempotencyError } from "./core/errors.js";
 export type { IdempotencyEvent } from "./core/events.js";
 export type { Secret } from "./core/fingerprint.js";
 export type { IdempotencyOptions, RouteOptions } from "./core/options.js";
+export type { Operations, Settler } from "./core/operations-port.js";
+export type { Reconcile, UnknownRequest } from "./core/reconcile.js";
+export type { KeyRecord, KeyRef, Observation, StoredResponse, Windows } from "./core/record.js";
 export type { Cache, Store } from "./core/ports.js";
 export type {
   HttpRequest,
@@ -52,30 +71,61 @@ export function createIdempotency<Request extends HttpRequest = HttpRequest>(
   const engine = new Engine({ ...options, store, clock });
   const context: AdapterContext = { engine, clock, options };
 
+  const stepsRoutes = new Map<string, StepsRoute>();
+  const background = options.workers
+    ? startBackground({
+        store,
+        clock,
+        onEvent: options.onEvent,
+        claimDue: (most) => engine.claimDue(stepsRoutes, most),
+      })
+    : undefined;
+
   function idempotent(route?: RouteOptions) {
     return plainMiddleware(context, route);
   }
   function transaction(first: RouteOptions | AnyHandler, second?: AnyHandler) {
     const [route, handler] = typeof first === "function" ? [{}, first] : [first, second];
-    if (typeof handler !== "function") {
-      throw new IdempotencyError("options_invalid", {
-        detail: "idempotent.transaction needs a handler (req, res, tx).",
-      });
-    }
-    if (store.transactions === undefined) {
-      throw new IdempotencyError("options_invalid", {
-        detail:
-          "Transaction routes need a store with transactions, such as postgresStore({ pool }).",
-      });
-    }
-    return transactionMiddleware(context, route, handler);
+    demand(typeof handler === "function", "idempotent.transaction needs a handler (req, res, tx).");
+    demand(store.transactions !== undefined, `Transaction routes ${needsPostgres}`);
+    return transactionMiddleware(context, route, handler as AnyHandler);
+  }
+  function steps(
+    name: string,
+    first: (RouteOptions & StepsOptions) | StepsHandler,
+    second?: StepsHandler,
+  ) {
+    const [given, handler] = typeof first === "function" ? [{}, first] : [first, second];
+    demand(typeof name === "string" && name !== "", "idempotent.steps needs a name.");
+    demand(typeof handler === "function", "idempotent.steps needs a handler (request, steps).");
+    demand(!stepsRoutes.has(name), `Two steps routes are called ${name}.`);
+    const source = store.steps;
+    demand(source !== undefined, `Steps routes ${needsPostgres}`);
+    const { route, steps: stepsOptions } = resolveSteps(options.route, given);
+    const input = { name, handler, route, options: stepsOptions, source, clock };
+    const stepsRoute = createStepsRoute(input as StepsRouteInput);
+    stepsRoutes.set(name, stepsRoute);
+    background?.startCompleter();
+    return stepsMiddleware(context, stepsRoute);
   }
   return Object.assign(idempotent, {
     transaction: transaction as unknown as Idempotency["transaction"],
+    steps: steps as unknown as Idempotency["steps"],
+    find: (ref: KeyRef) => store.find(ref),
+    operations: store.operations,
     check: () => store.check(),
-    close: ({ graceMs = defaultGraceMs }: { readonly graceMs?: number } = {}) =>
-      engine.close(graceMs),
+    close: async ({ graceMs = defaultGraceMs }: { readonly graceMs?: number } = {}) => {
+      const stopped = background?.stop();
+      await engine.close(graceMs);
+      await stopped;
+    },
   });
+}
+
+const needsPostgres = "need a store such as postgresStore({ pool }).";
+
+function demand(condition: boolean, detail: string): asserts condition {
+  if (!condition) throw new IdempotencyError("options_invalid", { detail });
 }
 
 function withCache(store: Store, cache: IdempotencyOptions<never>["cache"]): Store {

@@ -6,6 +6,7 @@ import { decide, differingFields } from "./decide.js";
 import { IdempotencyError, isIdempotencyError } from "./errors.js";
 import type { RefusalCode } from "./errors.js";
 import type { ClaimAnswer } from "./ports.js";
+import { reconcile } from "./reconcile.js";
 import type { Claim, ClaimRequest, KeyRecord } from "./record.js";
 import type { EngineOptions, KeyedRequest, Outcome } from "./request.js";
 import { attemptFor } from "./retry.js";
@@ -103,8 +104,8 @@ export class Claiming {
       if (answer.kind === "locked") return refuse("in_progress");
       const { record, nowMs } = answer;
       const comparison = request.fingerprint.compare(record.fingerprint);
-      const { claimId } = claimRequest;
-      const decision = decide(record, { claimId, comparison }, nowMs);
+      const { claimId, guarantee } = claimRequest;
+      const decision = decide(record, { claimId, guarantee, comparison }, nowMs);
       switch (decision.kind) {
         case "run":
           return claimer.own(record) ?? refuse("in_progress");
@@ -112,11 +113,23 @@ export class Claiming {
           return record.response === undefined
             ? refuse("key_expired")
             : { kind: "replay", record, response: record.response };
-        case "refuse":
+        case "refuse": {
+          const next = await this.#settleUnknown(
+            decision.code,
+            request,
+            claimRequest,
+            record,
+            claimer,
+          );
+          if (next !== undefined) {
+            answer = next;
+            break;
+          }
           return refuse(
             decision.code,
             decision.code === "key_reused" ? differences(record, request) : {},
           );
+        }
         case "take_over":
           answer = await claimer.takeOver(claimRequest, record);
           break;
@@ -125,6 +138,23 @@ export class Claiming {
       }
     }
     return refuse("in_progress");
+  }
+
+  /** Asks the route's hook about an unknown outcome; what the store says then, or undefined where it stays unknown. */
+  async #settleUnknown<Extra>(
+    code: RefusalCode,
+    request: KeyedRequest,
+    claimRequest: ClaimRequest,
+    record: KeyRecord,
+    claimer: Claimer<Extra>,
+  ): Promise<Claimed<Extra> | NotClaimed | undefined> {
+    if (code !== "outcome_unknown" || claimRequest.guarantee === "transaction") return undefined;
+    const { route } = request;
+    const outcome = await reconcile(this.#options, route.reconcile, record, route);
+    if (outcome === "unknown") return undefined;
+    return outcome === "completed"
+      ? claimer.claim(claimRequest)
+      : claimer.takeOver(claimRequest, record);
   }
 
   /** A waiter holds no connection and no lock: the end of a local run wakes it, else it looks again after a pause. */

@@ -14,6 +14,8 @@ export interface Clock {
   random(): number;
   /** Resolves after the time, or at once when the signal is aborted. Keeps the process alive: somebody waits for what follows. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
+  /** As `sleep`, and does not keep the process alive: nobody waits. */
+  idle(ms: number, signal?: AbortSignal): Promise<void>;
   /** Calls `work` every so often until the returned function is called; does not keep the process alive. */
   every(ms: number, work: () => void): () => void;
 }
@@ -22,20 +24,25 @@ export const systemClock: Clock = {
   monotonicMs: () => performance.now(),
   uuid: () => randomUUID(),
   random: () => Math.random(),
-  sleep: (ms, signal) =>
-    new Promise((resolve) => {
-      const finish = (): void => {
-        clearTimeout(timer);
-        signal?.removeEventListener("abort", finish);
-        resolve();
-      };
-      const timer = setTimeout(finish, ms);
-      if (signal?.aborted) finish();
-      else signal?.addEventListener("abort", finish, { once: true });
-    }),
+  sleep: (ms, signal) => pause(ms, signal, true),
+  idle: (ms, signal) => pause(ms, signal, false),
   every: (ms, work) => {
     const timer = setInterval(work, ms);
     timer.unref();
     return () => clearInterval(timer);
   },
 };
+
+function pause(ms: number, signal: AbortSignal | undefined, keepsAlive: boolean): Promise<void> {
+  return new Promise((resolve) => {
+    const finish = (): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", finish);
+      resolve();
+    };
+    const timer = setTimeout(finish, ms);
+    if (!keepsAlive) timer.unref();
+    if (signal?.aborted) finish();
+    else signal?.addEventListener("abort", finish, { once: true });
+  });
+}

@@ -3,7 +3,7 @@
  * adapters and stores hold no policy. Must never read a clock or a store.
  */
 import type { RefusalCode } from "./errors.js";
-import type { KeyRecord } from "./record.js";
+import type { Guarantee, KeyRecord } from "./record.js";
 
 /** How the stored fingerprint compares with the request's. `unknown_secret`: it cannot be recomputed here. */
 export type FingerprintComparison = "same" | "other" | "unknown_secret";
@@ -20,12 +20,16 @@ export type Decision =
  * Decides what a request may do about a record.
  *
  * @param record what the store holds
- * @param request the asker's claim id, and how its fingerprint compares with the record's
+ * @param request the asker's claim id and guarantee, and how its fingerprint compares with the record's
  * @param nowMs the store's clock when the record was read
  */
 export function decide(
   record: KeyRecord,
-  request: { readonly claimId: string; readonly comparison: FingerprintComparison },
+  request: {
+    readonly claimId: string;
+    readonly guarantee: Guarantee;
+    readonly comparison: FingerprintComparison;
+  },
   nowMs: number,
 ): Decision {
   // After the dedupe window the key means nothing any more, so neither does its fingerprint. Judged here and not by
@@ -44,10 +48,14 @@ export function decide(
     case "forgotten":
       return refuse("key_expired");
     case "running":
-      return isOver(record.leaseUntilMs, nowMs) ? decideAbandoned(record) : refuse("in_progress");
+      return isOver(record.leaseUntilMs, nowMs)
+        ? decideAbandoned(record, request.guarantee)
+        : refuse("in_progress");
     case "parked":
       // Set aside after too many failures: only an operator moves it.
-      return record.nextAttemptMs === undefined ? refuse("outcome_unknown") : takeOverAbandoned;
+      return record.nextAttemptMs === undefined
+        ? refuse("outcome_unknown")
+        : decideAbandoned(record, request.guarantee);
     default:
       return unreachable(record.state);
   }
@@ -68,15 +76,22 @@ export function differingFields(
 
 const takeOverAbandoned: Decision = { kind: "take_over", because: "abandoned" };
 
-function decideAbandoned(record: KeyRecord): Decision {
+/**
+ * By the guarantee under which the work was begun. A route that a deploy has turned into one of another kind cannot go on
+ * with it: only steps know where steps ended.
+ */
+function decideAbandoned(record: KeyRecord, asked: Guarantee): Decision {
   // Bytes of an unstored response may have reached the client, so even a route that allows a rerun has none here.
   if (record.notStored) return refuse("outcome_unknown");
   switch (record.guarantee) {
     case "at_most_once":
       return refuse("outcome_unknown");
     case "rerun":
+      return asked === "rerun" || asked === "at_most_once"
+        ? takeOverAbandoned
+        : refuse("outcome_unknown");
     case "steps":
-      return takeOverAbandoned;
+      return asked === "steps" ? takeOverAbandoned : refuse("outcome_unknown");
     case "transaction":
       // The row of a transaction route is never visible while it runs. If one is, somebody committed it by hand, and
       // with it possibly business rows.

@@ -6,9 +6,11 @@ import { Claiming } from "./claiming.js";
 import type { Claimed, Claimer } from "./claiming.js";
 import { IdempotencyError, isIdempotencyError } from "./errors.js";
 import { createPlainRun } from "./plain-run.js";
-import type { PlainRun } from "./plain-run.js";
+import type { PlainRun, PlainRunContext } from "./plain-run.js";
+import { createStepsRun } from "./steps-run.js";
+import type { StepsRoute, StepsRun } from "./steps-run.js";
 import type { OpenTransaction, Store } from "./ports.js";
-import type { Claim, ClaimRequest, Guarantee } from "./record.js";
+import type { Claim, ClaimRequest, Guarantee, KeyRecord } from "./record.js";
 import type { Begun, EngineOptions, KeyedRequest, Outcome } from "./request.js";
 import { attemptFor } from "./retry.js";
 import { createRunRegister } from "./runs.js";
@@ -23,6 +25,7 @@ export class Engine {
   readonly #claiming: Claiming;
   /** What goes on behind answers that have left: completions and releases while the store is away. */
   readonly #background = new Set<Promise<void>>();
+  readonly #closing = new AbortController();
   #isClosing = false;
 
   constructor(options: EngineOptions) {
@@ -44,15 +47,44 @@ export class Engine {
     }
     const { claim } = result;
     const end = this.#hold(request, claim, guarantee, startedMs);
-    const context = {
-      ...this.#options,
-      inBackground: (work: Promise<void>) => this.#inBackground(work),
-      isClosing: () => this.#isClosing,
-    };
-    return {
-      kind: "run",
-      run: createPlainRun(context, { claim, guarantee, request, startedMs, end }),
-    };
+    const input = { claim, guarantee, request, startedMs, end } as const;
+    return { kind: "run", run: createPlainRun(this.#runContext(), input) };
+  }
+
+  /** Claims the key of a steps route, or goes on with a request that was abandoned under it. Never rejects. */
+  async beginSteps(
+    request: KeyedRequest,
+    route: StepsRoute,
+    body: string,
+  ): Promise<Begun<StepsRun>> {
+    const steps = { handler: route.handler, request: body };
+    const claimRequest = { ...this.#claimRequest(request, "steps"), steps };
+    const startedMs = this.#options.clock.monotonicMs();
+    const result = await this.#claiming.claim(request, claimRequest, plainClaimer(this.#store));
+    if (result.kind !== "claimed") {
+      if (isUnanswered(result)) this.#inBackground(this.#giveBackUnused(claimRequest));
+      return result;
+    }
+    return { kind: "run", run: this.#stepsRun(request, result.claim, route, startedMs) };
+  }
+
+  /** Claims unfinished requests of these routes that nobody works on; each is to be run. */
+  async claimDue(
+    routes: ReadonlyMap<string, StepsRoute>,
+    most: number,
+  ): Promise<readonly StepsRun[]> {
+    const { steps } = this.#store;
+    if (steps === undefined || this.#isClosing || routes.size === 0 || most <= 0) return [];
+    const { clock, leaseMs } = this.#options;
+    const claimIds = Array.from({ length: most }, () => clock.uuid());
+    const startedMs = clock.monotonicMs();
+    const due = await steps.claimDue([...routes.keys()], claimIds, leaseMs);
+    return due.flatMap((record) => {
+      const route = routes.get(record.steps?.handler ?? "");
+      return route === undefined
+        ? []
+        : [this.#stepsRun(toKeyed(record, route), record, route, startedMs)];
+    });
   }
 
   /** Claims the key of a transaction route inside a new transaction. Never rejects. */
@@ -84,6 +116,7 @@ export class Engine {
   /** Takes no new work, waits for what runs and for what goes on behind, and closes the store. */
   async close(graceMs: number): Promise<void> {
     this.#isClosing = true;
+    this.#closing.abort();
     const { clock } = this.#options;
     const startedMs = clock.monotonicMs();
     await this.#register.drain(graceMs);
@@ -96,6 +129,22 @@ export class Engine {
     late.abort();
     this.#register.stop();
     await this.#store.close();
+  }
+
+  #runContext(): PlainRunContext {
+    return {
+      ...this.#options,
+      inBackground: (work) => this.#inBackground(work),
+      isClosing: () => this.#isClosing,
+    };
+  }
+
+  #stepsRun(request: KeyedRequest, holder: Claim, route: StepsRoute, startedMs: number): StepsRun {
+    const { scope, key, claimId, token, attempt } = holder;
+    const claim = { scope, key, claimId, token, attempt };
+    const end = this.#hold(request, claim, "steps", startedMs);
+    const input = { claim, guarantee: "steps", request, startedMs, end, route } as const;
+    return createStepsRun(this.#runContext(), input);
   }
 
   #claimRequest(request: KeyedRequest, guarantee: Guarantee): ClaimRequest {
@@ -125,21 +174,58 @@ export class Engine {
     });
   }
 
-  /** A claim that nobody will use is given back, whether or not it ever arrived. */
+  /**
+   * A claim that nobody will use is given back, also one that arrives late: it may lie in the socket of a server that hangs.
+   * Looked for as long as its lease would last, and at least once.
+   */
   async #giveBackUnused(claimRequest: ClaimRequest): Promise<void> {
-    await attemptFor(this.#options.clock, this.#options.leaseMs, async () => {
-      const found = await this.#store.find(claimRequest);
-      if (found?.record.claimId !== claimRequest.claimId || found.record.state !== "running")
-        return;
-      const { scope, key, claimId, token, attempt } = found.record;
+    const { clock, leaseMs, heartbeatMs } = this.#options;
+    const startedMs = clock.monotonicMs();
+    for (;;) {
+      const leftMs = leaseMs - (clock.monotonicMs() - startedMs);
+      if (leftMs <= 0) return;
+      const attempted = await attemptFor(clock, leftMs, () => this.#releaseUnused(claimRequest));
+      if (attempted.kind === "gave_up" || attempted.answer === "settled") return;
+      if (this.#closing.signal.aborted) return;
+      await clock.sleep(heartbeatMs, this.#closing.signal);
+    }
+  }
+
+  /** `settled`: the key has a record that is not this claim, so that it cannot arrive any more. */
+  async #releaseUnused(claimRequest: ClaimRequest): Promise<"settled" | "absent"> {
+    const found = await this.#store.find(claimRequest);
+    if (found === undefined) return "absent";
+    const { scope, key, claimId, token, attempt, state } = found.record;
+    if (claimId === claimRequest.claimId && state === "running")
       await this.#store.release({ scope, key, claimId, token, attempt });
-    });
+    return "settled";
   }
 
   #inBackground(work: Promise<void>): void {
     const tracked: Promise<void> = work.finally(() => this.#background.delete(tracked));
     this.#background.add(tracked);
   }
+}
+
+/** A request without a client: nobody waits, and only its own stored fingerprint is the same as its own. */
+function toKeyed(record: KeyRecord, { route }: StepsRoute): KeyedRequest {
+  const { scope, key, method, path, requestId, fieldHashes } = record;
+  const fingerprint: KeyedRequest["fingerprint"] = {
+    text: record.fingerprint,
+    fieldHashes,
+    compare: (stored) => (stored === record.fingerprint ? "same" : "other"),
+    fieldHashesUnder: () => fieldHashes,
+  };
+  return {
+    scope,
+    key,
+    fingerprint,
+    method,
+    path,
+    requestId,
+    route,
+    signal: new AbortController().signal,
+  };
 }
 
 /** The store gave no answer to the claim, so that it may have been made all the same. */

@@ -70,6 +70,18 @@ export const errorTable = {
     title: "The idempotency store cannot be reached",
     help: "Send the same request with the same key again after the time in Retry-After. It is never carried out twice.",
   },
+  attempt_failed: {
+    status: 503,
+    retryable: true,
+    title: "This attempt did not reach its end",
+    help: "What was done is kept. Send the same request with the same key again; it goes on where this attempt ended.",
+  },
+  definition_changed: {
+    status: 500,
+    retryable: false,
+    title: "The steps of this route are not those that began this request",
+    help: "A step was renamed, reordered or removed while requests were unfinished. Restore it, or settle the key by hand.",
+  },
   body_not_exact: {
     status: 400,
     retryable: false,
@@ -111,6 +123,18 @@ export const errorTable = {
     retryable: true,
     title: "The transaction could not be committed",
     help: "Nothing was written. A statement inside the transaction failed, or a limit ended it; the same key can be sent again.",
+  },
+  message_invalid: {
+    status: 500,
+    retryable: false,
+    title: "The message cannot be put into the outbox",
+    help: "Send a JSON value of at most 256 KiB under a topic such as order.paid, and at most 1,000 messages a request.",
+  },
+  send_not_possible: {
+    status: 500,
+    retryable: false,
+    title: "Messages can be sent from transaction and steps routes only",
+    help: "A plain route has no commit that the message could leave with. Use idempotent.transaction or idempotent.steps.",
   },
   response_too_large: {
     status: 500,

@@ -32,5 +32,16 @@ export type IdempotencyEvent =
   | { readonly type: "weak_key"; readonly weakness: "small_integer" | "unix_time" | "iso_time" }
   /** A request that could have carried a key came without one. */
   | { readonly type: "unkeyed" }
+  /** An attempt at a steps request ended without an answer. `aside`: nobody tries again until an operator says so. */
+  | {
+      readonly type: "attempt_failed";
+      readonly attempt: number;
+      readonly aside: boolean;
+      readonly error: unknown;
+    }
+  /** An unknown outcome was settled by the reconcile hook. */
+  | { readonly type: "reconciled"; readonly outcome: "completed" | "not_executed" | "unknown" }
+  /** The reaper removed what was over. */
+  | { readonly type: "reaped"; readonly forgotten: number; readonly deleted: number }
   /** The store failed; `during` names the verb. */
   | { readonly type: "store_error"; readonly during: string; readonly error: unknown };

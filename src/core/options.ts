@@ -2,6 +2,8 @@
  * The options: their meaning, defaults, units and relations. Owns: the one validation, which reports every problem at once.
  */
 import { z } from "zod";
+import type { ResolvedSteps, StepsOptions } from "./attempt.js";
+import type { Reconcile } from "./reconcile.js";
 import { IdempotencyError } from "./errors.js";
 import type { IdempotencyEvent } from "./events.js";
 import type { Secret } from "./fingerprint.js";
@@ -28,6 +30,12 @@ export interface RouteOptions {
    * (then at least once). Stored with the claim. Default `"unknown"`.
    */
   readonly afterCrash?: "unknown" | "rerun";
+  /**
+   * Asked when the outcome of a plain route's request is unknown: its process is gone or frozen. Answers the response that
+   * the work would have had, `"not_executed"` when it is certain that it was not and will not be done (the retry then runs),
+   * or `"unknown"`. Default: unknown.
+   */
+  readonly reconcile?: Reconcile;
   /** Keys that look like counters or clock times: an event, or 400 `key_weak`, or nothing. Default `"warn"`. */
   readonly weakKeys?: "warn" | "reject" | "allow";
   /** Largest response body that is stored, in bytes. Default 1 MiB. */
@@ -72,6 +80,11 @@ export interface IdempotencyOptions<Request> extends RouteOptions {
   readonly completeTimeoutMs?: number;
   /** The request's id, for `Original-Request`. Default: `req.id` or the X-Request-Id header where they are there, else a new one. */
   readonly requestId?: (request: Request) => string;
+  /**
+   * Whether this process takes part in the background work: the completer of abandoned steps requests and the reaper, of
+   * which one in all processes is at work at a time. Default true.
+   */
+  readonly workers?: boolean;
   /** Observers. They get no key, body or credential; what they throw is dropped. */
   readonly hooks?: { readonly onEvent?: (event: IdempotencyEvent) => void };
 }
@@ -94,6 +107,7 @@ export interface ResolvedOptions<Request> {
   readonly claimTimeoutMs: number;
   readonly completeTimeoutMs: number;
   readonly requestId: ((request: Request) => string) | undefined;
+  readonly workers: boolean;
   readonly onEvent: (event: IdempotencyEvent) => void;
   readonly route: ResolvedRoute;
 }
@@ -108,6 +122,7 @@ const routeDefaults: ResolvedRoute = {
   serverErrors: "store",
   releaseOn: [],
   afterCrash: "unknown",
+  reconcile: () => "unknown",
   weakKeys: "warn",
   maxResponseBytes: 1024 * 1024,
   replayWindowMs: day,
@@ -131,6 +146,7 @@ const routeShape = {
   serverErrors: z.enum(["store", "release"]).optional(),
   releaseOn: z.array(z.number().int().min(200).max(599)).optional(),
   afterCrash: z.enum(["unknown", "rerun"]).optional(),
+  reconcile: aFunction().optional(),
   weakKeys: z.enum(["warn", "reject", "allow"]).optional(),
   // Postgres' bytea ends at 1 GB; what is held in memory for every request should end long before.
   maxResponseBytes: z
@@ -145,13 +161,28 @@ const routeShape = {
   transactionTimeoutMs: timerMs.optional(),
 };
 
+const secretText = z.string().min(16, "must have at least 16 characters");
+const stepsShape = {
+  keepHeaders: z.array(z.string().min(1)).optional(),
+  stepTimeoutMs: timerMs.optional(),
+  maxAttempts: z.number().int().min(1).max(1_000).optional(),
+};
+
 const secretShape = z.strictObject({
   id: z.string().regex(/^[\w-]{1,32}$/, "must be 1 to 32 of A-Z a-z 0-9 _ -"),
   value: z.union([
-    z.string().min(16, "must have at least 16 characters"),
-    z.instanceof(Uint8Array),
+    secretText,
+    z.instanceof(Uint8Array).refine((bytes) => bytes.length >= 16, "must have at least 16 bytes"),
   ]),
 });
+/** Of two secrets with one id, the one that a stored fingerprint was made with could not be told. */
+const secretsShape = z
+  .array(secretShape)
+  .min(1)
+  .refine(
+    (secrets) => new Set(secrets.map(({ id }) => id)).size === secrets.length,
+    "must have different ids",
+  );
 
 const instanceShape = z.strictObject({
   ...routeShape,
@@ -168,13 +199,7 @@ const instanceShape = z.strictObject({
   scope: z.custom((value) => value === "global" || typeof value === "function", {
     error: 'is required: a function of the request that names the tenant, or "global"',
   }),
-  secret: z
-    .union([
-      z.string().min(16, "must have at least 16 characters"),
-      secretShape,
-      z.array(secretShape).min(1),
-    ])
-    .optional(),
+  secret: z.union([secretText, secretShape, secretsShape]).optional(),
   dialect: z.enum(["ietf", "stripe"]).optional(),
   methods: z
     .array(z.string().regex(/^[A-Z]+$/, "must be upper-case method names"))
@@ -185,6 +210,7 @@ const instanceShape = z.strictObject({
   claimTimeoutMs: timerMs.optional(),
   completeTimeoutMs: timerMs.optional(),
   requestId: aFunction().optional(),
+  workers: z.boolean().optional(),
   hooks: z.strictObject({ onEvent: aFunction().optional() }).optional(),
 });
 
@@ -200,7 +226,7 @@ export function resolveOptions<Request>(
   const heartbeatMs = given?.heartbeatMs ?? Math.max(1, Math.floor(leaseMs / 3));
   const problems = [
     ...shapeProblems(instanceShape, given),
-    ...routeRelations({ ...routeDefaults, ...given }),
+    ...routeRelations(pickRoute(routeDefaults, given ?? {})),
   ];
   if (leaseMs <= 2 * heartbeatMs)
     problems.push(`leaseMs (${leaseMs}) must be more than twice heartbeatMs (${heartbeatMs})`);
@@ -218,6 +244,7 @@ export function resolveOptions<Request>(
     claimTimeoutMs: given.claimTimeoutMs ?? 5 * second,
     completeTimeoutMs: given.completeTimeoutMs ?? 10 * second,
     requestId: given.requestId,
+    workers: given.workers ?? true,
     onEvent: quiet(given.hooks?.onEvent),
     route: pickRoute(routeDefaults, given),
   };
@@ -229,6 +256,25 @@ export function resolveRoute(base: ResolvedRoute, given: RouteOptions = {}): Res
   const route = pickRoute(base, given);
   throwIfAny("this route", problems.length > 0 ? problems : routeRelations(route));
   return route;
+}
+
+const stepsDefaults: ResolvedSteps = {
+  keepHeaders: [],
+  stepTimeoutMs: 30 * second,
+  maxAttempts: 10,
+};
+
+/** Validates the options of a steps route. */
+export function resolveSteps(
+  base: ResolvedRoute,
+  given: RouteOptions & StepsOptions = {},
+): { readonly route: ResolvedRoute; readonly steps: ResolvedSteps } {
+  const problems = shapeProblems(z.strictObject({ ...routeShape, ...stepsShape }), given);
+  const route = pickRoute(base, given);
+  throwIfAny("this steps route", problems.length > 0 ? problems : routeRelations(route));
+  const { keepHeaders, stepTimeoutMs, maxAttempts } = { ...stepsDefaults, ...given };
+  const lowerCase = keepHeaders.map((name) => name.toLowerCase());
+  return { route, steps: { keepHeaders: lowerCase, stepTimeoutMs, maxAttempts } };
 }
 
 function pickRoute(base: ResolvedRoute, given: RouteOptions): ResolvedRoute {

@@ -24,18 +24,21 @@ export interface PlainRun {
   complete(response: StoredResponse): Promise<Completed>;
   /** Gives the key back because nothing happened. Never rejects; goes on behind while the store is away. */
   release(): Promise<void>;
-  /** Before the first byte of a response that cannot be stored. `lost`: the claim is gone, so send nothing of it. */
-  markNotStored(): Promise<"ok" | "lost" | "unavailable">;
+  /**
+   * Before the first byte of a response that cannot be stored. Only with `ok` and `unstored` may its bytes be sent; the words
+   * are those of {@link Completed}, and `lost`: the claim is gone.
+   */
+  markNotStored(): Promise<"ok" | "unstored" | "lost" | "unavailable">;
   /** After the last byte of a response that cannot be stored. Never rejects. */
   completeNotStored(): Promise<void>;
 }
 
-interface PlainRunContext extends EngineOptions {
+export interface PlainRunContext extends EngineOptions {
   readonly inBackground: (work: Promise<void>) => void;
   readonly isClosing: () => boolean;
 }
 
-interface PlainRunInput {
+export interface PlainRunInput {
   readonly claim: Claim;
   readonly guarantee: Guarantee;
   readonly request: KeyedRequest;
@@ -57,6 +60,9 @@ export function createPlainRun(context: PlainRunContext, input: PlainRunInput): 
     replayWindowMs,
     dedupeWindowMs,
   });
+
+  /** Where a retry may run again, bytes that are not stored would be one of two different answers. */
+  const unreachable = guarantee === "at_most_once" ? "unstored" : "unavailable";
 
   const lost = async (): Promise<Completed> => {
     onEvent({ type: "lost", guarantee });
@@ -93,8 +99,7 @@ export function createPlainRun(context: PlainRunContext, input: PlainRunInput): 
         onEvent({ type: "store_error", during: "complete", error: attempted.error });
         onEvent({ type: "unstored" });
         goOnBehind(write);
-        // Where a retry may run again, bytes that are not stored would be one of two different answers.
-        return guarantee === "at_most_once" ? { kind: "unstored" } : { kind: "unavailable" };
+        return { kind: unreachable };
       }
       end();
       if (attempted.answer.kind === "lost") return lost();
@@ -115,7 +120,8 @@ export function createPlainRun(context: PlainRunContext, input: PlainRunInput): 
       const attempted = await attemptFor(clock, context.completeTimeoutMs, () =>
         store.markNotStored(claim),
       );
-      return attempted.kind === "answered" ? attempted.answer : "unavailable";
+      if (attempted.kind === "answered") return attempted.answer;
+      return unreachable;
     },
     completeNotStored: async () => {
       const write = () => store.complete(claim, completion("not_stored"));

@@ -11,7 +11,10 @@ import type {
   Observation,
   StoredResponse,
   Windows,
+  TransactionLimits,
 } from "./record.js";
+import type { Operations } from "./operations-port.js";
+import type { StepsSource } from "./steps-port.js";
 
 /** Answer to a claim. `locked`: an uncommitted claim holds the key, so there is nothing to read yet. */
 export type ClaimAnswer =
@@ -45,14 +48,21 @@ export interface Store {
   heartbeat(claims: readonly Claim[], leaseMs: number): Promise<readonly string[]>;
   /** Reads a key, or undefined. */
   find(ref: KeyRef): Promise<Observation | undefined>;
-  /** Removes what is over, at most `limit` rows of each kind: bodies after the replay window, keys after the dedupe window. */
-  reap(limit: number): Promise<ReapResult>;
+  /**
+   * Removes what is over, at most `limit` rows: bodies after the replay window, keys after the dedupe window. `"elected"`:
+   * does nothing while another process is at it.
+   */
+  reap(limit: number, who?: "anybody" | "elected"): Promise<ReapResult>;
   /** Rejects with what is wrong when the store is not ready for work; resolves otherwise. */
   check(): Promise<void>;
   /** Ends what the store opened itself. Never the pool or client it was given. */
   close(): Promise<void>;
   /** Claim, the user's rows and the response in one transaction; absent where the store has none. */
   readonly transactions?: TransactionSource;
+  /** Recovery points; absent where the store has none. */
+  readonly steps?: StepsSource;
+  /** What operators may do; absent where the store has none. */
+  readonly operations?: Operations;
 }
 
 export interface ReapResult {
@@ -60,11 +70,6 @@ export interface ReapResult {
   readonly forgotten: number;
   /** Keys removed altogether. */
   readonly deleted: number;
-}
-
-export interface TransactionLimits {
-  /** Bound of each statement, of idling between two, and (where the server can) of the whole transaction. */
-  readonly timeoutMs: number;
 }
 
 export interface TransactionSource {

@@ -53,6 +53,8 @@ export interface ClaimRequest extends KeyRef {
   readonly path: string;
   readonly requestId: string;
   readonly leaseMs: number;
+  /** Steps routes only: which handler goes on after a crash, and with what. */
+  readonly steps?: { readonly handler: string; /** JSON. */ readonly request: string };
 }
 
 /** One key as a store knows it. Times are milliseconds of the store's clock. */
@@ -78,6 +80,10 @@ export interface KeyRecord extends KeyRef {
   readonly replayUntilMs: number | undefined;
   /** End of the dedupe window; set at completion. */
   readonly dedupeUntilMs: number | undefined;
+  /** Steps routes only, while unfinished: which handler goes on, and the JSON value it goes on with. */
+  readonly steps?: { readonly handler: string; readonly request: unknown } | undefined;
+  /** Why the last attempt of a steps request ended. */
+  readonly lastError?: string | undefined;
 }
 
 /** A record together with the time at which the store judged it. */
@@ -94,3 +100,8 @@ export interface Windows {
 
 /** What completion stores: a response, or the fact that there is one that cannot be replayed. */
 export type Completion = Windows & { readonly response: StoredResponse | "not_stored" };
+
+export interface TransactionLimits {
+  /** Bound of each statement, of idling between two, and (where the server can) of the whole transaction. */
+  readonly timeoutMs: number;
+}

@@ -63,8 +63,8 @@ export interface AdapterContext {
 /** A request whose key has been read. */
 export interface Keyed {
   readonly request: KeyedRequest;
-  /** The header as the client sent it, to echo. */
-  readonly sent: string;
+  /** The header as the client sent it, to echo; undefined where the key was made for it. */
+  readonly sent: string | undefined;
 }
 
 /** A refusal is sent as the dialect says; a set-up error goes to the app's error handler, where somebody reads it. */
@@ -87,7 +87,7 @@ export function keyHeaders(
   retryable: boolean,
 ): Prepare {
   return (res) => {
-    res.setHeader("Idempotency-Key", keyed.sent);
+    if (keyed.sent !== undefined) res.setHeader("Idempotency-Key", keyed.sent);
     if (stored !== undefined) res.setHeader("Original-Request", stored.requestId);
     if (stored?.replayUntilMs !== undefined) {
       res.setHeader("Idempotency-Expires", new Date(stored.replayUntilMs).toUTCString());

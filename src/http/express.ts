@@ -3,13 +3,19 @@
  * response and the engine. Holds no policy.
  */
 import type { ServerResponse } from "node:http";
+import type { PoolClient } from "pg";
+import type { StepsHandler, StepsOptions } from "../core/attempt.js";
+import type { Operations } from "../core/operations-port.js";
+import type { KeyRef, Observation } from "../core/record.js";
 import { IdempotencyError } from "../core/errors.js";
 import { resolveRoute } from "../core/options.js";
 import type { RouteOptions } from "../core/options.js";
 import { fail, sendOutcome } from "./adapter.js";
 import type { AdapterContext, HttpRequest, Middleware, TransactionHandler } from "./adapter.js";
-import { keyedReader } from "./keyed.js";
+import { keyedReader, keyMaker } from "./keyed.js";
 import { runPlain } from "./plain.js";
+import { runSteps } from "./steps.js";
+import type { HttpStepsRoute } from "./steps.js";
 import { runTransaction } from "./transaction.js";
 
 /** What {@link createIdempotency} returns: call it for a plain route. */
@@ -24,6 +30,23 @@ export interface Idempotency {
     route: RouteOptions,
     handler: TransactionHandler<Req, Res>,
   ): Middleware<Req, Res>;
+  /**
+   * A whole handler that continues at its last recovery point after a crash, here or in another process. Register a route of
+   * the same name in every process, before it serves.
+   */
+  steps<Tx = PoolClient>(
+    name: string,
+    handler: StepsHandler<Tx>,
+  ): Middleware<HttpRequest, ServerResponse>;
+  steps<Tx = PoolClient>(
+    name: string,
+    route: RouteOptions & StepsOptions,
+    handler: StepsHandler<Tx>,
+  ): Middleware<HttpRequest, ServerResponse>;
+  /** Reads a key, or undefined. For operators' tools. */
+  find(ref: KeyRef): Promise<Observation | undefined>;
+  /** What operators may do to keys; undefined where the store has no such verbs. Caches are told. */
+  readonly operations: Operations | undefined;
   /** Resolves when the store answers and its schema is of this version; rejects with what to do otherwise. */
   check(): Promise<void>;
   /** Takes no new keys, lets what runs complete (at most `graceMs`, default 30 s), and ends what was opened. */
@@ -71,6 +94,21 @@ export function transactionMiddleware<Req extends HttpRequest, Res extends Serve
 function nested(): IdempotencyError {
   return new IdempotencyError("options_invalid", {
     detail:
-      "idempotent.transaction stands behind another idempotency middleware. Use one of them on this route.",
+      "A transaction or steps route stands behind another idempotency middleware. Use one of them on this route.",
   });
+}
+
+/** The handler of a steps route. */
+export function stepsMiddleware(
+  context: AdapterContext,
+  route: HttpStepsRoute,
+): Middleware<HttpRequest, ServerResponse> {
+  const readKeyed = keyMaker(context, route.route);
+  return (req, res, next) => {
+    const run = async (): Promise<void> => {
+      if (req.idempotency !== undefined) throw nested();
+      await runSteps(context, await readKeyed(req, res), route, { req, res });
+    };
+    run().catch((error: unknown) => fail(context, error, res, next));
+  };
 }

@@ -16,23 +16,41 @@ export function keyedReader(
   context: AdapterContext,
   route: ResolvedRoute,
 ): (req: HttpRequest, res: ServerResponse) => Promise<Keyed | undefined> {
+  return reader(context, route, "pass");
+}
+
+/** As {@link keyedReader}; makes a key for a request that has none, so that its work survives a crash like any other. */
+export function keyMaker(
+  context: AdapterContext,
+  route: ResolvedRoute,
+): (req: HttpRequest, res: ServerResponse) => Promise<Keyed> {
+  const read = reader(context, route, "make");
+  return async (req, res) => (await read(req, res)) as Keyed;
+}
+
+function reader(
+  context: AdapterContext,
+  route: ResolvedRoute,
+  whenMissing: "pass" | "make",
+): (req: HttpRequest, res: ServerResponse) => Promise<Keyed | undefined> {
   const { options, clock } = context;
   const fingerprintOf = createFingerprinter(options.secrets);
   return async (req, res) => {
-    if (!options.methods.has(req.method ?? "")) return undefined;
-    const parsed = parseKey(headerLines(req.rawHeaders, "idempotency-key"));
+    const taken = options.methods.has(req.method ?? "");
+    const parsed = taken ? parseKey(headerLines(req.rawHeaders, "idempotency-key")) : missing;
     if (parsed.kind === "invalid")
       throw new IdempotencyError("key_invalid", { detail: parsed.detail });
     if (parsed.kind === "missing") {
       if (route.required) throw new IdempotencyError("key_missing");
-      options.onEvent({ type: "unkeyed" });
-      return undefined;
-    }
-    checkStability(parsed.key, route, options);
+      if (taken) options.onEvent({ type: "unkeyed" });
+      if (whenMissing === "pass") return undefined;
+    } else checkStability(parsed.key, route, options);
+    const { key, sent } =
+      parsed.kind === "key" ? parsed : { key: `auto_${clock.uuid()}`, sent: undefined };
     const scope = checkScope(await options.scope(req));
     const request: KeyedRequest = {
       scope,
-      key: parsed.key,
+      key,
       fingerprint: fingerprintOf(readContent(req as ParsedRequest)),
       method: req.method ?? "",
       path: pathOf(req as ParsedRequest),
@@ -41,10 +59,11 @@ export function keyedReader(
       route,
       signal: route.concurrent === "reject" ? neverAborted : abortedWhenGone(res),
     };
-    return { request, sent: parsed.sent };
+    return { request, sent };
   };
 }
 
+const missing = { kind: "missing" } as const;
 const neverAborted = new AbortController().signal;
 
 function abortedWhenGone(res: ServerResponse): AbortSignal {

@@ -114,7 +114,7 @@ async function giveBackLarge(
   recording: Recording,
 ): Promise<void> {
   await run.release();
-  recording.stream(keyHeaders(context, keyed, undefined, true), () => undefined);
+  recording.stream(keyHeaders(context, keyed, undefined, true), () => Promise.resolve());
 }
 
 /** Too large to keep: the row says so before the first byte leaves, and is completed after the last one. */
@@ -125,10 +125,11 @@ async function passLarge(
   recording: Recording,
 ): Promise<void> {
   const marked = await run.markNotStored();
-  if (marked === "lost") {
-    sendErrorInstead(context, keyed, recording, "outcome_unknown");
+  if (marked === "lost" || marked === "unavailable") {
+    const code = marked === "lost" ? "outcome_unknown" : marked;
+    sendErrorInstead(context, keyed, recording, code);
     await run.completeNotStored();
     return;
   }
-  recording.stream(unstoredHeaders(context, keyed), () => void run.completeNotStored());
+  recording.stream(unstoredHeaders(context, keyed), () => run.completeNotStored());
 }

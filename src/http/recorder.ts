@@ -30,8 +30,11 @@ export interface Recording {
   send(prepare: Prepare): void;
   /** Sends another response in its place; what the handler still does with its own goes nowhere. */
   sendInstead(response: StoredResponse, prepare: Prepare): void;
-  /** Sends what was captured so far and lets the rest pass; `onEnd` is called when the handler has ended it. */
-  stream(prepare: Prepare, onEnd: () => void): void;
+  /**
+   * Sends what was captured so far and lets the rest pass. `beforeEnd` is awaited before the last bytes leave, or called when
+   * the client is gone; once.
+   */
+  stream(prepare: Prepare, beforeEnd: () => Promise<void>): void;
   /** Forgets what was captured and gives the response back as the handler got it, for an error handler to use. */
   discard(): void;
 }
@@ -67,7 +70,8 @@ class Recorder implements Recording {
   #clientClosed = false;
   #statusMessage: string | undefined;
   #captured: StoredResponse | undefined;
-  #onStreamEnd: (() => void) | undefined;
+  #beforeEnd: () => Promise<void> = () => Promise.resolve();
+  #isStreamEnding = false;
   /** Callbacks of writes that wait for the decision on an overflow. */
   readonly #waiting: Callback[] = [];
 
@@ -111,21 +115,29 @@ class Recorder implements Recording {
     this.#endNow(response.body);
   }
 
-  stream(prepare: Prepare, onEnd: () => void): void {
+  stream(prepare: Prepare, beforeEnd: () => Promise<void>): void {
     this.#letPass();
-    this.#onStreamEnd = onEnd;
+    this.#beforeEnd = beforeEnd;
     this.#finishHead(prepare);
     const held = joined(this.#held);
     this.#held = [];
     if (this.#endedInOverflow) {
       this.#endedInOverflow = false;
-      this.#endNow(held);
-      onEnd();
-      return;
+      this.#endStream([held]);
+    } else {
+      // Nobody reads any more, and a pipe into a closed response never ends it.
+      this.#res.once("close", () => this.#endStream([]));
+      const flowing = this.#methods.original("write", held) === true;
+      if (flowing) process.nextTick(() => this.#res.emit("drain"));
     }
-    const flowing = this.#methods.original("write", held) === true;
-    if (flowing) process.nextTick(() => this.#res.emit("drain"));
     this.#tellClose();
+  }
+
+  /** What reads the whole response finds that its key has reached its final state. */
+  #endStream(args: readonly unknown[]): void {
+    if (this.#isStreamEnding) return;
+    this.#isStreamEnding = true;
+    void this.#beforeEnd().finally(() => this.#methods.original("end", ...args));
   }
 
   discard(): void {
@@ -162,8 +174,7 @@ class Recorder implements Recording {
       return this.#res;
     }
     if (this.#phase === "passing") {
-      this.#methods.original("end", chunk, encoding, callback);
-      this.#onStreamEnd?.();
+      this.#endStream([chunk, encoding, callback]);
       return this.#res;
     }
     if (done !== undefined) this.#res.once("finish", () => done());
@@ -226,7 +237,7 @@ class Recorder implements Recording {
     return (
       this.#phase === "ended" ||
       this.#endedInOverflow ||
-      (this.#phase === "passing" && this.#res.finished)
+      (this.#phase === "passing" && (this.#res.finished || this.#isStreamEnding))
     );
   }
 
