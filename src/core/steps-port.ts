@@ -2,6 +2,7 @@
  * What steps routes ask of a store beside claims: recovery points, attempts that failed, and work that nobody does. Every
  * write names its claim, and a claim that was taken over writes nothing.
  */
+import type { OutboxMessage } from "./outbox-message.js";
 import type { Claim, KeyRecord, TransactionLimits } from "./record.js";
 
 export type StepKind = "transaction" | "call" | "send";
@@ -19,14 +20,6 @@ export interface RecordedStep extends StepRef {
   readonly state: "intended" | "done";
   /** The serialised result, a JSON value. */
   readonly result: unknown;
-}
-
-/** A message that leaves when the step is stored. */
-export interface StepMessage {
-  readonly eventId: string;
-  readonly topic: string;
-  /** JSON text. */
-  readonly payload: string;
 }
 
 /** What came of a step's transaction. */
@@ -51,7 +44,7 @@ export interface StepsSource {
   /** Stores a result, as JSON text. */
   save(claim: Claim, step: StepRef, result: string): Promise<"ok" | "lost">;
   /** Stores a message in the outbox together with its recovery point. */
-  send(claim: Claim, step: StepRef, message: StepMessage): Promise<"ok" | "lost">;
+  send(claim: Claim, step: StepRef, message: OutboxMessage): Promise<"ok" | "lost">;
   /** Ends an attempt that failed. `retryInMs` undefined sets the request aside. */
   park(claim: Claim, error: string, retryInMs: number | undefined): Promise<"ok" | "lost">;
   /** Claims requests of these handlers whose lease is over or whose next attempt is due; one for each claim id at most. */

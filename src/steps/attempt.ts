@@ -15,6 +15,7 @@ import type {
 } from "../core/attempt.js";
 import type { Clock } from "../core/clock.js";
 import { downstreamKey } from "../core/downstream-key.js";
+import { outboxMessage, sendName } from "../core/outbox-message.js";
 import type { Claim } from "../core/record.js";
 import { pauseAfter } from "../core/retry.js";
 import type { RecordedStep, StepKind, StepRef, StepsSource } from "../core/steps-port.js";
@@ -153,16 +154,12 @@ class Attempt implements Steps {
   }
 
   async send(topic: string, payload: unknown): Promise<void> {
-    if (topic === "") throw new TypeError("steps.send needs a topic.");
-    const name = `send ${this.#sent} ${topic}`;
+    const name = sendName(this.#sent + 1);
+    // What cannot be sent is refused before it has a place among the steps.
+    const message = outboxMessage(this.#claim, name, topic, payload);
     this.#sent += 1;
-    const step = this.#begin(name, "send");
+    const step = this.#begin(`${name} ${topic}`.slice(0, 200), "send");
     if (this.#byPosition.has(step.position)) return;
-    const message = {
-      eventId: downstreamKey(this.#claim, `outbox ${name}`).replace("ok_", "evt_"),
-      topic,
-      payload: JSON.stringify(payload),
-    };
     const sent = await this.#context.source.send(this.#claim, step, message);
     if (sent === "lost") throw this.#lose();
   }

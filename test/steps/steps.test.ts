@@ -314,6 +314,28 @@ describe("a steps route", () => {
     await post(app, key).expect(201, { mine: 2 });
   });
 
+  test("sends a message once, however often the handler runs", async () => {
+    const key = newKey();
+    let attempts = 0;
+    const app = api(instance(), "sender", async (_req, steps) => {
+      attempts += 1;
+      await steps.send("receipt", { for: key });
+      await steps.send("receipt", { second: true });
+      if (attempts === 1) throw new Error("after the sends");
+      return { status: 200 };
+    });
+    await post(app, key).expect(503);
+    await post(app, key).expect(200);
+    const sent = await database.pool.query(
+      "SELECT topic, payload FROM idempotency_outbox WHERE key = $1 ORDER BY sequence",
+      [key],
+    );
+    expect(sent.rows).toEqual([
+      { topic: "receipt", payload: { for: key } },
+      { topic: "receipt", payload: { second: true } },
+    ]);
+  });
+
   test("makes a key for a request without one", async () => {
     const app = api(instance(), "unkeyed", async (req) => ({
       status: 200,
