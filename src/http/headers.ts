@@ -70,6 +70,25 @@ export function resetHeaders(res: ServerResponse, to: HeaderSnapshot): void {
   for (const { name, value } of to.values()) res.setHeader(name, value);
 }
 
+/** What Node keeps of headers that were taken away: it then adds none of its own in their place. */
+interface Removals {
+  _removedConnection?: boolean;
+  _removedContLen?: boolean;
+  _removedTE?: boolean;
+}
+
+/**
+ * Returns what makes Node forget the removals since. A header that was only taken away to be set again, or by one whose response
+ * is not sent, would else leave the response without a length, and on some connections without an end.
+ */
+export function takeRemovals(res: ServerResponse): () => void {
+  const internals = res as ServerResponse & Removals;
+  const { _removedConnection, _removedContLen, _removedTE } = internals;
+  return () => {
+    Object.assign(internals, { _removedConnection, _removedContLen, _removedTE });
+  };
+}
+
 /** Documented for client requests only, and there for every outgoing message. */
 function rawNames(res: ServerResponse): readonly string[] {
   return (res as ServerResponse & { getRawHeaderNames(): string[] }).getRawHeaderNames();

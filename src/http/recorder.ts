@@ -5,7 +5,7 @@
  */
 import type { ServerResponse } from "node:http";
 import type { StoredResponse } from "../core/record.js";
-import { headersOfHandler, resetHeaders, takeHeaders } from "./headers.js";
+import { headersOfHandler, resetHeaders, takeHeaders, takeRemovals } from "./headers.js";
 import type { HeaderSnapshot } from "./headers.js";
 import { applyHeaders, fakeLiveness, nodeError, replaceMethods } from "./response-methods.js";
 import type { ReplacedMethods } from "./response-methods.js";
@@ -60,6 +60,7 @@ class Recorder implements Recording {
   readonly #methods: ReplacedMethods;
   readonly #unfake: () => void;
   readonly #headersBefore: HeaderSnapshot;
+  readonly #forgetRemovals: () => void;
   readonly #statusBefore: number;
   /** held: the handler writes. overflow: it waits. ended: it has ended. passing: nothing is held any more. */
   #phase: "held" | "overflow" | "ended" | "passing" = "held";
@@ -79,6 +80,7 @@ class Recorder implements Recording {
     this.#res = res;
     this.#options = options;
     this.#headersBefore = takeHeaders(res);
+    this.#forgetRemovals = takeRemovals(res);
     this.#statusBefore = res.statusCode;
     this.#methods = replaceMethods(res, {
       write: (chunk, encoding, callback) => this.#write(chunk, encoding, callback),
@@ -103,6 +105,7 @@ class Recorder implements Recording {
     const length = this.#res.getHeader("Content-Length");
     if (length !== undefined && Number(length) !== body.length)
       this.#res.removeHeader("Content-Length");
+    this.#forgetRemovals();
     this.#finishHead(prepare);
     this.#endNow(body);
   }
@@ -285,6 +288,7 @@ class Recorder implements Recording {
     this.#res.statusCode = this.#statusBefore;
     (this.#res as { statusMessage: string | undefined }).statusMessage = undefined;
     resetHeaders(this.#res, this.#headersBefore);
+    this.#forgetRemovals();
   }
 
   #finishHead(prepare: Prepare): void {
