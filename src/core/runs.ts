@@ -22,7 +22,7 @@ export interface HeldRun {
 }
 
 export interface RunRegister {
-  /** The run of a key in this process, if there is one. */
+  /** The run of a key in this process, if there is one whose claim is still renewed. */
   running(ref: KeyRef): HeldRun | undefined;
   /** Adds a run and returns what ends it. */
   add(run: Omit<HeldRun, "ended">): () => void;
@@ -45,7 +45,8 @@ const maxHeartbeat = 1_000;
 export function createRunRegister(options: RegisterOptions): RunRegister {
   const { store, clock, onEvent } = options;
   const runs = new Map<string, HeldRun>();
-  const overrun = new Set<string>();
+  /** Claim ids that are renewed no more, because they are lost or have run too long. */
+  const abandoned = new Set<string>();
   let beating = false;
 
   const beat = async (): Promise<void> => {
@@ -66,7 +67,10 @@ export function createRunRegister(options: RegisterOptions): RunRegister {
         const gone = part.filter(
           (run) => lost.has(run.claim.claimId) && runs.get(nameOf(run.claim)) === run,
         );
-        for (const run of gone) onEvent({ type: "lost", guarantee: run.guarantee });
+        for (const run of gone) {
+          abandoned.add(run.claim.claimId);
+          onEvent({ type: "lost", guarantee: run.guarantee });
+        }
       }
     } catch (error) {
       onEvent({ type: "store_error", during: "heartbeat", error });
@@ -78,16 +82,21 @@ export function createRunRegister(options: RegisterOptions): RunRegister {
   const needsHeartbeat = (run: HeldRun): boolean => {
     // No lease stands behind an uncommitted claim; its database session does.
     if (run.guarantee === "transaction") return false;
+    if (abandoned.has(run.claim.claimId)) return false;
     if (clock.monotonicMs() - run.startedMs <= run.maxRunMs) return true;
-    if (!overrun.has(run.claim.claimId)) onEvent({ type: "overrun" });
-    overrun.add(run.claim.claimId);
+    abandoned.add(run.claim.claimId);
+    onEvent({ type: "overrun" });
     return false;
   };
 
   const stopBeating = clock.every(options.heartbeatMs, () => void beat());
 
   return {
-    running: (ref) => runs.get(nameOf(ref)),
+    running: (ref) => {
+      const run = runs.get(nameOf(ref));
+      // What is renewed no more is the store's to judge, here as in every other process.
+      return run === undefined || abandoned.has(run.claim.claimId) ? undefined : run;
+    },
     add: (run) => {
       const name = nameOf(run.claim);
       let resolve: () => void = () => undefined;
@@ -95,7 +104,7 @@ export function createRunRegister(options: RegisterOptions): RunRegister {
       runs.set(name, held);
       return () => {
         if (runs.get(name) === held) runs.delete(name);
-        overrun.delete(run.claim.claimId);
+        abandoned.delete(run.claim.claimId);
         resolve();
       };
     },
