@@ -4,6 +4,7 @@
  * complete and to send heartbeats while every connection of that pool is taken.
  */
 import type { Pool, PoolClient, PoolConfig, QueryResult } from "pg";
+import { systemClock } from "../core/clock.js";
 import { IdempotencyError } from "../core/errors.js";
 import { sqlStateOf } from "./sql-state.js";
 
@@ -14,12 +15,19 @@ export interface ConnectionOptions {
   readonly timeoutMs: number;
   /** Use named prepared statements; off behind a pooler that does not know them. */
   readonly prepare: boolean;
+  /** A pooler gives each transaction another session, so that nothing may be left in one. */
+  readonly pooler?: "transaction" | undefined;
   /** Statement that reads the epoch. */
   readonly epochSql: string;
-  /** Called with the epoch of each new connection, and with undefined when a connection is lost. */
-  readonly onEpoch: (epoch: string | undefined) => void;
+  /**
+   * Called with the epoch of each new connection, behind a pooler with that of each transaction of `run`, and with undefined
+   * when a connection is lost. `askedAtMs` is monotonic time from before the query.
+   */
+  readonly onEpoch: (epoch: string | undefined, askedAtMs: number) => void;
   readonly isEpochKnown: () => boolean;
 }
+
+const monotonicMs = (): number => systemClock.monotonicMs();
 
 /** A statement with a name to prepare it under. */
 export interface Statement {
@@ -32,8 +40,12 @@ export interface Connections {
   run(statement: Statement, values: readonly unknown[]): Promise<QueryResult>;
   /** Runs several statements on one connection. After any failure the connection is thrown away. */
   withClient<T>(work: (client: PoolClient) => Promise<T>): Promise<T>;
+  /** Begins a transaction inside `withClient`. Only this: a plain BEGIN takes its settings from whatever session it meets. */
+  readonly begin: string;
   close(): Promise<void>;
 }
+
+const beginTransaction = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
 /**
  * Isolation and durability are set explicitly, whatever the server's or role's defaults are; durability is never lowered.
@@ -46,43 +58,48 @@ const sessionSettings = `
     CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
       THEN set_config('synchronous_commit', 'on', false) END`;
 
+/**
+ * The same for one transaction, and gone with it, together with the time limit that a session gets when it is opened.
+ * Statements without names are planned per call anyway.
+ */
+const transactionSettings = (timeoutMs: number): string => `
+  SELECT set_config('statement_timeout', '${Math.round(timeoutMs)}', true),
+    CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
+      THEN set_config('synchronous_commit', 'on', true) END`;
+
 /** Opens connections to the same database as the user's pool, by the same class and settings. */
 export function openConnections(pool: Pool, options: ConnectionOptions): Connections {
+  return options.pooler === "transaction" ? openPooled(pool, options) : openDirect(pool, options);
+}
+
+function openDirect(pool: Pool, options: ConnectionOptions): Connections {
   const own = derivePool(pool, options);
   const ready = new WeakSet<PoolClient>();
   let closed: Promise<void> | undefined;
-  own.on("error", () => options.onEpoch(undefined));
+  const onLoss = (): void => options.onEpoch(undefined, monotonicMs());
+  own.on("error", onLoss);
 
   const readEpoch = async (client: PoolClient): Promise<void> => {
-    const result = await client.query<{ epoch: string }>(options.epochSql).catch((error: unknown) => {
-      throw asSchemaError(error);
-    });
-    options.onEpoch(result.rows[0]?.epoch);
+    const askedAtMs = monotonicMs();
+    const result = await client
+      .query<{ epoch: string }>(options.epochSql)
+      .catch((error: unknown) => {
+        throw asSchemaError(error);
+      });
+    options.onEpoch(result.rows[0]?.epoch, askedAtMs);
   };
-
-  const withClient = async <T>(work: (client: PoolClient) => Promise<T>): Promise<T> => {
-    const client = await own.connect();
-    const onError = (): void => options.onEpoch(undefined);
-    client.on("error", onError);
-    let failure: unknown;
-    try {
+  const withClient = <T>(work: (client: PoolClient) => Promise<T>): Promise<T> =>
+    borrow(own, onLoss, async (client) => {
       if (!ready.has(client)) await client.query(sessionSettings);
       // Also on a connection that is not new, once another one was lost: else a quiet pool would never know again.
       if (!ready.has(client) || !options.isEpochKnown()) await readEpoch(client);
       ready.add(client);
-      return await work(client);
-    } catch (error) {
-      failure = error;
-      if (!isServerAnswer(error)) options.onEpoch(undefined);
-      throw error;
-    } finally {
-      client.removeListener("error", onError);
-      client.release(failure !== undefined);
-    }
-  };
+      return work(client);
+    });
 
   return {
     withClient,
+    begin: beginTransaction,
     run: (statement, values) =>
       withClient((client) =>
         client.query({
@@ -94,6 +111,62 @@ export function openConnections(pool: Pool, options: ConnectionOptions): Connect
     // Closing twice is closing once: the app and the middleware may both do it.
     close: () => (closed ??= own.end()),
   };
+}
+
+/**
+ * The same behind a pooler: each statement is a transaction that brings its settings along and reads the epoch of the very
+ * server that it runs on. A connection to the pooler outlives a failover, so that its loss would tell nothing.
+ */
+function openPooled(pool: Pool, options: ConnectionOptions): Connections {
+  const own = derivePool(pool, options);
+  let closed: Promise<void> | undefined;
+  const onLoss = (): void => options.onEpoch(undefined, monotonicMs());
+  own.on("error", onLoss);
+  const begin = `${beginTransaction}; ${transactionSettings(options.timeoutMs)}`;
+  const withClient = <T>(work: (client: PoolClient) => Promise<T>): Promise<T> =>
+    borrow(own, onLoss, work);
+
+  const beginAndReadEpoch = async (client: PoolClient): Promise<void> => {
+    const askedAtMs = monotonicMs();
+    // Several statements in one message are answered by several results, which pg's types do not know.
+    const answers = (await client.query(`${begin}; ${options.epochSql}`).catch((error: unknown) => {
+      throw asSchemaError(error);
+    })) as unknown as readonly QueryResult<{ epoch?: string }>[];
+    options.onEpoch(answers.at(-1)?.rows[0]?.epoch, askedAtMs);
+  };
+  return {
+    withClient,
+    begin,
+    run: (statement, values) =>
+      withClient(async (client) => {
+        await beginAndReadEpoch(client);
+        const result = await client.query({ text: statement.text, values: [...values] });
+        await client.query("COMMIT");
+        return result;
+      }),
+    close: () => (closed ??= own.end()),
+  };
+}
+
+/** Lends a connection. After any failure it is thrown away, and with it the transaction that is open in it. */
+async function borrow<T>(
+  own: Pool,
+  onLoss: () => void,
+  work: (client: PoolClient) => Promise<T>,
+): Promise<T> {
+  const client = await own.connect();
+  client.on("error", onLoss);
+  let failure: unknown;
+  try {
+    return await work(client);
+  } catch (error) {
+    failure = error;
+    if (!isServerAnswer(error)) onLoss();
+    throw error;
+  } finally {
+    client.removeListener("error", onLoss);
+    client.release(failure !== undefined);
+  }
 }
 
 /** True for an error that the server sent, so that the statement is known to have failed. */
@@ -127,7 +200,8 @@ function derivePool(pool: Pool, options: ConnectionOptions): Pool {
     idleTimeoutMillis: 0,
     keepAlive: true,
     connectionTimeoutMillis: options.timeoutMs,
-    statement_timeout: options.timeoutMs,
+    // Sent as the session begins, which poolers refuse.
+    ...(options.pooler === undefined ? { statement_timeout: options.timeoutMs } : {}),
     query_timeout: options.timeoutMs + 250,
     allowExitOnIdle: true,
   });
