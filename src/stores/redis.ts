@@ -1,0 +1,228 @@
+/**
+ * The Redis cache: fast answers in front of the store that decides. Owns: one script a verb and one key a script (so it
+ * works on a Redis Cluster), the time that asking may cost, and when to stop asking. Must never be waited for longer than
+ * its budget, and never prove that a key is free, abandoned or mismatched.
+ */
+import { createHash } from "node:crypto";
+import type { Cluster, Redis } from "ioredis";
+import { systemClock } from "../core/clock.js";
+import type { Clock } from "../core/clock.js";
+import type { Cache, CacheAnswer } from "../core/ports.js";
+import type { KeyRef } from "../core/record.js";
+import { lua } from "../generated/scripts.js";
+import { createCircuitBreaker } from "./circuit-breaker.js";
+import type { CircuitState } from "./circuit-breaker.js";
+import {
+  completedStart,
+  entryName,
+  markerStart,
+  packCompleted,
+  unpackCompleted,
+} from "./redis-entry.js";
+
+export type { Cache, CacheAnswer, CacheEntry } from "../core/ports.js";
+
+export interface RedisCacheOptions {
+  /** An ioredis `Redis` or `Cluster`. The cache uses it and never ends it. */
+  readonly client: Redis | Cluster;
+  /** What every name in Redis begins with. Default `oncekey:`. */
+  readonly prefix?: string;
+  /** Milliseconds that a request may wait for Redis before the store is asked. Default 50. */
+  readonly budgetMs?: number;
+  /** Told of every failure and time-out, for a log. What it throws is ignored. */
+  readonly onError?: (error: Error) => void;
+  /** For tests. */
+  readonly clock?: Pick<Clock, "monotonicMs">;
+}
+
+/** `offline`: the client has no connection, so nothing is sent. The others are the circuit's. */
+export type RedisCacheState = CircuitState | "offline";
+
+export interface RedisCache extends Cache {
+  /** Whether Redis is being asked just now, for a metric. */
+  state(): RedisCacheState;
+}
+
+/** A replay takes well under a millisecond; fifty cover a slow neighbour in Redis and still pass unnoticed in a request. */
+const defaultBudgetMs = 50;
+/** A hung Redis costs a sequence of requests at most this many budgets, and then nothing. */
+const failuresToOpen = 5;
+/** The price of a probe is one PING that nobody waits for, so it may be frequent. */
+const pauseMs = 1_000;
+/** DESIGN, section 8, rule 9: long enough for the usual handler, short enough that a stale marker is a hiccup. */
+const markerMs = 2_000;
+/** Markers of the rest expire, which costs their retries a look at the store. */
+const maxRenewed = 1_000;
+/**
+ * A write of a forgotten record can be under way for as long as TCP retransmits (some 15 minutes by default on Linux) and
+ * as long as the writing process was frozen before it sent; see `maxKeepAgeMs`. Within an hour both are over.
+ */
+const tombstoneMs = 3_600_000;
+/** What was read longer ago than this is not written any more, so that no write outlives a tombstone. */
+const maxKeepAgeMs = 1_800_000;
+/** Erasure is rare and must be certain, so it may take longer than a look. */
+const forgetTimeoutMs = 1_000;
+
+const noscript = /^NOSCRIPT/;
+const absent: CacheAnswer = { kind: "absent" };
+
+/**
+ * ioredis has these and does not declare them. Not `callBuffer`, which it declares: under `enableAutoPipelining` that one
+ * drops the name of its command.
+ */
+interface BufferCommands {
+  evalshaBuffer(sha: string, ...rest: ScriptArguments): Promise<unknown>;
+  evalBuffer(text: string, ...rest: ScriptArguments): Promise<unknown>;
+}
+
+type ScriptArguments = readonly [
+  keys: number,
+  key: string,
+  ...values: readonly (string | Buffer | number)[],
+];
+
+interface Script {
+  readonly text: string;
+  readonly sha: string;
+}
+
+const scripts = {
+  look: loadScript(lua["look-1"]),
+  unmark: loadScript(lua["unmark-1"]),
+  renew: loadScript(lua["renew-1"]),
+  keep: loadScript(lua["keep-1"]),
+  forget: loadScript(lua["forget-1"]),
+};
+
+/**
+ * A cache on Redis 6.2 or later. Losing it at any moment (flush, eviction, failover, hang) costs speed and changes no
+ * answer: whatever it does not know in time, the store is asked.
+ */
+export function redisCache(options: RedisCacheOptions): RedisCache {
+  const { client } = options;
+  const commands = client as unknown as BufferCommands;
+  const prefix = options.prefix ?? "oncekey:";
+  const budgetMs = options.budgetMs ?? defaultBudgetMs;
+  const { monotonicMs } = options.clock ?? systemClock;
+  const breaker = createCircuitBreaker({ failuresToOpen, pauseMs, monotonicMs });
+
+  const tell = (error: unknown): void => {
+    try {
+      options.onError?.(
+        error instanceof Error ? error : new Error("Redis failed", { cause: error }),
+      );
+    } catch {
+      // A log that throws must not take requests with it.
+    }
+  };
+
+  /** Runs a script on its key. Only a server that does not know the script is asked twice. */
+  const run = async (
+    script: Script,
+    ref: KeyRef,
+    values: readonly (string | Buffer | number)[],
+  ): Promise<unknown> => {
+    const rest = [1, entryName(prefix, ref), ...values] as const;
+    try {
+      return await commands.evalshaBuffer(script.sha, ...rest);
+    } catch (error) {
+      if (!(error instanceof Error && noscript.test(error.message))) throw error;
+      return commands.evalBuffer(script.text, ...rest);
+    }
+  };
+
+  /** True when a command would be sent now. ioredis queues commands while it has no connection, and they would pile up. */
+  const isOnline = (): boolean => {
+    if (client.status === "ready") return true;
+    // A client made with lazyConnect waits for its first command, which would never come from here.
+    if (client.status === "wait") client.connect().catch(tell);
+    return false;
+  };
+
+  /** Does the work within the budget, or answers `otherwise`. Never rejects. */
+  const attempt = async <T>(work: () => Promise<T>, otherwise: T): Promise<T> => {
+    if (!isOnline()) return otherwise;
+    const pass = breaker.enter();
+    if (pass === undefined) return otherwise;
+    // No request pays for the probe: this one does without Redis, and a PING goes out beside it.
+    const sent = pass.probe ? client.ping() : work();
+    const outcome = within<unknown>(sent, budgetMs).then(
+      (answer) => {
+        breaker.report(pass, "ok");
+        return answer;
+      },
+      (error: unknown) => {
+        breaker.report(pass, "failed");
+        tell(error);
+        return otherwise;
+      },
+    );
+    return pass.probe ? otherwise : ((await outcome) as T);
+  };
+
+  return {
+    state: () => (client.status === "ready" ? breaker.state() : "offline"),
+    look: async (ref, claim, epoch) => {
+      const values = [completedStart(epoch), claim.claimId, claim.fingerprint, markerMs];
+      const answer = await attempt(() => run(scripts.look, ref, values), undefined);
+      if (!Array.isArray(answer)) return isWord(answer, "running") ? { kind: "running" } : absent;
+      const [value, leftMs] = answer as readonly unknown[];
+      // No end (-1): somebody took its time limit away. An end in this very millisecond (0) is over.
+      if (!Buffer.isBuffer(value) || !(Number(leftMs) > 0)) return absent;
+      try {
+        return { kind: "completed", ...unpackCompleted(ref, epoch, value, Number(leftMs)) };
+      } catch (error) {
+        tell(error);
+        return absent;
+      }
+    },
+    unmark: async (ref, claimId) => {
+      await attempt(() => run(scripts.unmark, ref, [markerStart(claimId)]), undefined);
+    },
+    renew: async (claims) => {
+      if (claims.length === 0) return;
+      const send = (claim: (typeof claims)[number]): Promise<unknown> =>
+        run(scripts.renew, claim, [markerStart(claim.claimId) + claim.fingerprint, markerMs]);
+      await attempt(() => Promise.all(claims.slice(0, maxRenewed).map(send)), undefined);
+    },
+    keep: async (entry) => {
+      const packed = packCompleted(entry);
+      const ageMs = monotonicMs() - entry.readAtMs;
+      const leftMs = Math.floor(entry.replayLeftMs - ageMs);
+      if (packed === undefined || leftMs <= 0 || ageMs > maxKeepAgeMs) return;
+      await attempt(() => run(scripts.keep, entry.record, [packed, leftMs]), undefined);
+    },
+    forget: async (ref) => {
+      // Asked whatever the circuit says: silence would be taken for an erasure.
+      if (!isOnline())
+        throw new Error("Redis is not connected, so its copy of the response may remain");
+      const answer = await within(run(scripts.forget, ref, [tombstoneMs]), forgetTimeoutMs);
+      if (!isWord(answer, "forgotten"))
+        throw new Error("Redis did not confirm that the key was forgotten");
+    },
+    close: () => Promise.resolve(),
+  };
+}
+
+function loadScript(text: string): Script {
+  // Headers stay in the files; what remains is what Redis keeps.
+  const code = text.replaceAll(/^\s*--.*\n/gm, "");
+  return { text: code, sha: createHash("sha1").update(code).digest("hex") };
+}
+
+function isWord(answer: unknown, word: string): boolean {
+  return Buffer.isBuffer(answer) && answer.toString("latin1") === word;
+}
+
+/** Settles as the work does, or rejects after the time. Whatever the work does later is ignored. */
+function within<T>(work: Promise<T>, ms: number): Promise<T> {
+  return new Promise((resolve, reject) => {
+    // When this process was busy, its timers fire before it has read replies that are there already. One turn later they
+    // have been read, and a late timer is not taken for a slow Redis.
+    const timer = setTimeout(() => {
+      setImmediate(() => reject(new Error(`no answer from Redis within ${ms} ms`)));
+    }, ms);
+    timer.unref();
+    work.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}
