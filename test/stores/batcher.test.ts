@@ -1,0 +1,137 @@
+import * as fc from "fast-check";
+
+import { type BatcherOptions, createBatcher } from "../../src/stores/batcher.js";
+import { waitFor } from "../support/wait-for.js";
+
+interface Sent {
+  readonly items: readonly string[];
+  readonly answer: () => void;
+  readonly fail: (error: unknown) => void;
+}
+
+/** A batcher of words, whose name is their first letter and whose batches are answered by hand. */
+function open(given: Partial<BatcherOptions<string, string>> = {}) {
+  const sent: Sent[] = [];
+  const add = createBatcher<string, string>({
+    send: (items) =>
+      new Promise((resolve, reject) => {
+        const answer = () => resolve(items.map((item) => item.toUpperCase()));
+        sent.push({ items, answer, fail: reject });
+      }),
+    nameOf: (item) => item.charAt(0),
+    isPoisoned: (error) => error === "poisoned",
+    maxBatch: 3,
+    maxInFlight: 1,
+    maxWaiting: 100,
+    ...given,
+  });
+  const batch = (index: number): Promise<Sent> => waitFor(() => sent[index]);
+  return { add, sent, batch };
+}
+
+test("one item leaves alone, what gathers meanwhile leaves together in the order of names", async () => {
+  const { add, sent, batch } = open();
+  const first = add("m1");
+  expect((await batch(0)).items).toEqual(["m1"]);
+  const others = ["c1", "a1", "b1"].map(add);
+  (await batch(0)).answer();
+  expect(await first).toBe("M1");
+  expect((await batch(1)).items).toEqual(["a1", "b1", "c1"]);
+  (await batch(1)).answer();
+  expect(await Promise.all(others)).toEqual(["C1", "A1", "B1"]);
+  expect(sent).toHaveLength(2);
+});
+
+test("items of one name never share a batch, and leave in their order", async () => {
+  const { add, batch } = open();
+  const all = ["a1", "a2", "b1", "a3"].map(add);
+  for (const expected of [["a1", "b1"], ["a2"], ["a3"]]) {
+    const index = Number(expected[0]?.charAt(1)) - 1;
+    expect((await batch(index)).items).toEqual(expected);
+    (await batch(index)).answer();
+  }
+  expect(await Promise.all(all)).toEqual(["A1", "A2", "B1", "A3"]);
+});
+
+test("a batch is no larger, and no more are under way, than allowed", async () => {
+  const { add, sent, batch } = open({ maxBatch: 2, maxInFlight: 2 });
+  const all = "abcdefg".split("").map(add);
+  await batch(1);
+  await new Promise(setImmediate);
+  expect(sent.map(({ items }) => items)).toEqual([
+    ["a", "b"],
+    ["c", "d"],
+  ]);
+  for (let index = 0; index < 4; index += 1) (await batch(index)).answer();
+  expect(await Promise.all(all)).toEqual("ABCDEFG".split(""));
+});
+
+test("a poisoned batch is sent one by one, and fails for the bad item alone", async () => {
+  const { add, sent, batch } = open();
+  const all = ["a", "b", "c"].map(add);
+  const outcome = Promise.allSettled(all);
+  (await batch(0)).fail("poisoned");
+  (await batch(1)).answer();
+  (await batch(2)).fail("poisoned");
+  (await batch(3)).answer();
+  expect(await outcome).toEqual([
+    { status: "fulfilled", value: "A" },
+    { status: "rejected", reason: "poisoned" },
+    { status: "fulfilled", value: "C" },
+  ]);
+  expect(sent.map(({ items }) => items)).toEqual([["a", "b", "c"], ["a"], ["b"], ["c"]]);
+});
+
+test("any other failure is everybody's, and the next batch leaves", async () => {
+  const { add, sent, batch } = open();
+  const outcome = Promise.allSettled(["a", "b"].map(add));
+  (await batch(0)).fail("gone");
+  expect(await outcome).toEqual([
+    { status: "rejected", reason: "gone" },
+    { status: "rejected", reason: "gone" },
+  ]);
+  const next = add("c");
+  (await batch(1)).answer();
+  expect(await next).toBe("C");
+  expect(sent).toHaveLength(2);
+});
+
+test("more than may wait is refused at once", async () => {
+  const { add, batch } = open({ maxWaiting: 2 });
+  const taken = [add("a"), add("b")];
+  await expect(add("c")).rejects.toThrow("more than 2 operations wait for the store");
+  (await batch(0)).answer();
+  expect(await Promise.all(taken)).toEqual(["A", "B"]);
+});
+
+test("every item gets its own answer, whatever comes when", async () => {
+  const words = fc.array(fc.string({ minLength: 1, maxLength: 3 }), { maxLength: 60 });
+  const limits = {
+    maxBatch: fc.integer({ min: 1, max: 9 }),
+    maxInFlight: fc.integer({ min: 1, max: 3 }),
+  };
+  await fc.assert(
+    fc.asyncProperty(words, fc.record(limits), async (items, { maxBatch, maxInFlight }) => {
+      let underWay = 0;
+      const add = createBatcher<string, string>({
+        send: async (batch) => {
+          underWay += 1;
+          expect(underWay).toBeLessThanOrEqual(maxInFlight);
+          expect(batch.length).toBeLessThanOrEqual(maxBatch);
+          const names = batch.map((item) => item.charAt(0));
+          expect(names).toEqual([...new Set(names)].sort());
+          await new Promise(setImmediate);
+          underWay -= 1;
+          return batch.map((item) => `<${item}>`);
+        },
+        nameOf: (item) => item.charAt(0),
+        isPoisoned: () => false,
+        maxBatch,
+        maxInFlight,
+        maxWaiting: 100,
+      });
+      expect(await Promise.all(items.map(add))).toEqual(items.map((item) => `<${item}>`));
+    }),
+    { seed: 20_240_503, numRuns: 100 },
+  );
+});

@@ -1,0 +1,81 @@
+import type { Redis } from "ioredis";
+
+import { systemClock } from "../../src/core/clock.js";
+import type { Store } from "../../src/core/ports.js";
+import type { ClaimRequest } from "../../src/core/record.js";
+import { postgresStore } from "../../src/stores/postgres.js";
+import { redisCache } from "../../src/stores/redis.js";
+import { tiered } from "../../src/stores/tiered.js";
+import { startRedis, type RedisServer } from "../support/redis-server.js";
+import { waitFor } from "../support/wait-for.js";
+import {
+  claimed,
+  connectRedis,
+  created,
+  leaseMs,
+  newRef,
+  newRequest,
+  useMigratedDatabase,
+  windows,
+} from "./open-stores.js";
+
+const database = useMigratedDatabase();
+
+let server: RedisServer;
+let client: Redis;
+
+beforeEach(async () => {
+  server = await startRedis();
+  client = await connectRedis(server.url);
+});
+afterEach(async () => {
+  client.disconnect();
+  await server.end();
+});
+
+const faults: Record<string, () => Promise<unknown> | void> = {
+  "is flushed": () => client.flushall(),
+  "loses its scripts": () => client.script("FLUSH"),
+  "is killed": () => server.kill(),
+  hangs: () => server.freeze(),
+  "comes back empty": () => server.restart(),
+};
+
+/** The life of a key as its clients see it. What a marker may hide is asked until it is not hidden. */
+async function live(subject: Store, fault: () => Promise<unknown> | void): Promise<unknown[]> {
+  const ref = newRef();
+  const seen: unknown[] = [];
+  const see = async (request: ClaimRequest): Promise<void> => {
+    const answer = await waitFor(async () => {
+      const got = await subject.claim(request);
+      return got.kind === "locked" ? undefined : got;
+    });
+    if (answer.kind !== "exists") return void seen.push(answer.kind);
+    const { state, fingerprint, response, attempt } = answer.record;
+    seen.push([state, fingerprint, response?.status, response?.body.toString(), attempt]);
+  };
+  const request = newRequest(ref);
+  const claim = await claimed(subject.claim(request));
+  await fault();
+  await see(newRequest(ref, { fingerprint: "v1::two" }));
+  await see(request);
+  seen.push(await subject.heartbeat([claim], leaseMs));
+  seen.push((await subject.complete(claim, { response: created, ...windows })).kind);
+  await fault();
+  for (const fingerprint of ["v1::one", "v1::two"]) await see(newRequest(ref, { fingerprint }));
+  seen.push(await subject.release(claim));
+  await see(newRequest(ref));
+  return seen;
+}
+
+test.each(Object.entries(faults))("changes no answer when it %s", async (_name, fault) => {
+  const plain = postgresStore({ pool: database.pool });
+  const expected = await live(plain, () => {});
+  expect(expected).toHaveLength(8);
+  const cache = redisCache({ client, budgetMs: 50 });
+  const subject = tiered(postgresStore({ pool: database.pool }), cache, systemClock);
+  await subject.find(newRef());
+  expect(await live(subject, fault)).toEqual(expected);
+  server.thaw();
+  await Promise.all([plain.close(), subject.close()]);
+});
