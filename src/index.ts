@@ -7,7 +7,7 @@ import { systemClock } from "./core/clock.js";
 import { Engine } from "./core/engine.js";
 import { IdempotencyError } from "./core/errors.js";
 import { resolveOptions, resolveSteps } from "./core/options.js";
-import type { IdempotencyOptions, RouteOptions } from "./core/options.js";
+import type { IdempotencyOptions, RouteOptions, TransactionRouteOptions } from "./core/options.js";
 import type { StepsRoute } from "./core/steps-run.js";
 import { isCacheable } from "./core/ports.js";
 import type { Store } from "./core/ports.js";
@@ -34,11 +34,12 @@ export { errorTable, isIdempotencyError } from "./core/errors.js";
 export type { ErrorCode, IdempotencyError } from "./core/errors.js";
 export type { IdempotencyEvent } from "./core/events.js";
 export type { Secret } from "./core/fingerprint.js";
-export type { IdempotencyOptions, RouteOptions } from "./core/options.js";
+export type { IdempotencyOptions, RouteOptions, TransactionRouteOptions } from "./core/options.js";
 export type { Operations, Settler } from "./core/operations-port.js";
 export type { Reconcile, UnknownRequest } from "./core/reconcile.js";
 export type { KeyRecord, KeyRef, Observation, StoredResponse, Windows } from "./core/record.js";
 export type { Cache, Store } from "./core/ports.js";
+export type { Isolation, SqlSession, TransactionAdapter } from "./core/sql-session.js";
 export type {
   HttpRequest,
   IdempotencyContext,
@@ -47,11 +48,12 @@ export type {
   TransactionHandler,
 } from "./http/adapter.js";
 export type { Idempotency } from "./http/express.js";
+export { renderError } from "./http/problem.js";
 export { keepRawBody } from "./http/request.js";
 
 const defaultGraceMs = 30_000;
 
-type AnyHandler = TransactionHandler<HttpRequest, ServerResponse>;
+type AnyHandler = TransactionHandler<HttpRequest, ServerResponse, unknown>;
 
 /**
  * Makes the middleware. One instance serves all routes of a process.
@@ -84,7 +86,7 @@ export function createIdempotency<Request extends HttpRequest = HttpRequest>(
   function idempotent(route?: RouteOptions) {
     return plainMiddleware(context, route);
   }
-  function transaction(first: RouteOptions | AnyHandler, second?: AnyHandler) {
+  function transaction(first: TransactionRouteOptions<unknown> | AnyHandler, second?: AnyHandler) {
     const [route, handler] = typeof first === "function" ? [{}, first] : [first, second];
     demand(typeof handler === "function", "idempotent.transaction needs a handler (req, res, tx).");
     demand(store.transactions !== undefined, `Transaction routes ${needsPostgres}`);

@@ -9,12 +9,14 @@ import { createPlainRun } from "./plain-run.js";
 import type { PlainRun, PlainRunContext } from "./plain-run.js";
 import { createStepsRun } from "./steps-run.js";
 import type { StepsRoute, StepsRun } from "./steps-run.js";
-import type { OpenTransaction, Store } from "./ports.js";
+import type { ResolvedRoute } from "./options.js";
+import type { OpenTransaction, Store, TransactionSettings } from "./ports.js";
 import type { Claim, ClaimRequest, Guarantee, KeyRecord } from "./record.js";
 import type { Begun, EngineOptions, KeyedRequest, Outcome } from "./request.js";
 import { attemptFor } from "./retry.js";
 import { createRunRegister } from "./runs.js";
 import type { RunRegister } from "./runs.js";
+import type { TransactionAdapter } from "./sql-session.js";
 import { createTransactionRun } from "./transaction-run.js";
 import type { TransactionRun } from "./transaction-run.js";
 
@@ -87,14 +89,23 @@ export class Engine {
     });
   }
 
-  /** Claims the key of a transaction route inside a new transaction. Never rejects. */
-  async beginTransaction(request: KeyedRequest): Promise<Begun<TransactionRun>> {
+  /**
+   * Claims the key of a transaction route inside a new transaction. `triesBefore`: how often this request has run its handler
+   * and was rolled back for the sake of another transaction. Never rejects.
+   */
+  async beginTransaction(
+    request: KeyedRequest,
+    using: TransactionAdapter<unknown> | undefined,
+    triesBefore: number,
+  ): Promise<Begun<TransactionRun>> {
     const claimRequest = this.#claimRequest(request, "transaction");
     const startedMs = this.#options.clock.monotonicMs();
-    const claimer = transactionClaimer(this.#store, request.route.transactionTimeoutMs);
+    const claimer = transactionClaimer(this.#store, settingsFor(request.route, using));
     const result = await this.#claiming.claim(request, claimRequest, claimer);
     if (result.kind !== "claimed") return result;
-    const { claim, open } = result;
+    const { open } = result;
+    // A try that was rolled back has left no trace to count.
+    const claim = { ...result.claim, attempt: result.claim.attempt + triesBefore };
     const end = this.#hold(request, claim, "transaction", startedMs);
     return {
       kind: "run",
@@ -103,14 +114,22 @@ export class Engine {
   }
 
   /** A transaction for a request without a key. Rejects with `store_unavailable`. */
-  async openTransaction(timeoutMs: number): Promise<OpenTransaction> {
+  async openTransaction(
+    route: ResolvedRoute,
+    using: TransactionAdapter<unknown> | undefined,
+  ): Promise<OpenTransaction> {
     try {
-      return await sourceOf(this.#store).begin({ timeoutMs });
+      return await sourceOf(this.#store).begin(settingsFor(route, using));
     } catch (cause) {
       if (isIdempotencyError(cause)) throw cause;
       this.#options.onEvent({ type: "store_error", during: "begin", error: cause });
       throw new IdempotencyError("store_unavailable", { cause, retryAfterSeconds: 1 });
     }
+  }
+
+  /** True for an error after which the same transaction can succeed when it is run again. */
+  isConflict(error: unknown): boolean {
+    return sourceOf(this.#store).isConflict(error);
   }
 
   /** Takes no new work, waits for what runs and for what goes on behind, and closes the store. */
@@ -251,16 +270,23 @@ function plainClaimer(store: Store): Claimer<object> {
 
 function transactionClaimer(
   store: Store,
-  timeoutMs: number,
+  settings: TransactionSettings,
 ): Claimer<{ readonly open: OpenTransaction }> {
   const source = sourceOf(store);
   return {
-    claim: (request) => source.claim(request, { timeoutMs }),
-    takeOver: (request, observed) => source.takeOver(request, observed, { timeoutMs }),
+    claim: (request) => source.claim(request, settings),
+    takeOver: (request, observed) => source.takeOver(request, observed, settings),
     // A claim whose reply was lost was never committed: its session is gone, and with it the claim.
     own: () => undefined,
     giveBack: ({ open }) => open.rollback(),
   };
+}
+
+function settingsFor(
+  { transactionTimeoutMs: timeoutMs, isolation }: ResolvedRoute,
+  using: TransactionAdapter<unknown> | undefined,
+): TransactionSettings {
+  return { timeoutMs, isolation, using };
 }
 
 function sourceOf(store: Store): NonNullable<Store["transactions"]> {

@@ -136,6 +136,12 @@ export const errorTable = {
     title: "Messages can be sent from transaction and steps routes only",
     help: "A plain route has no commit that the message could leave with. Use idempotent.transaction or idempotent.steps.",
   },
+  transaction_conflict: {
+    status: 503,
+    retryable: true,
+    title: "Other transactions were in the way",
+    help: "Nothing was written. Postgres refused every try for the sake of another transaction. Send the same request with the same key again after the time in Retry-After.",
+  },
   response_too_large: {
     status: 500,
     retryable: false,

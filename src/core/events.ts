@@ -28,6 +28,10 @@ export type IdempotencyEvent =
   | { readonly type: "unstored" }
   /** A handler ran longer than `maxRunMs`; its lease is renewed no more. */
   | { readonly type: "overrun" }
+  /** Postgres refused a transaction for the sake of another one, and its handler is run again. `tries`: runs so far. */
+  | { readonly type: "transaction_retried"; readonly tries: number }
+  /** `dangerouslyRunWithoutStore` is on: a request with a key runs as if it had none. */
+  | { readonly type: "unprotected" }
   /** A key that will change from run to run. */
   | { readonly type: "weak_key"; readonly weakness: "small_integer" | "unix_time" | "iso_time" }
   /** A request that could have carried a key came without one. */

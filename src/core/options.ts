@@ -8,6 +8,8 @@ import { IdempotencyError } from "./errors.js";
 import type { IdempotencyEvent } from "./events.js";
 import type { Secret } from "./fingerprint.js";
 import type { Cache, Store } from "./ports.js";
+import { isolations } from "./sql-session.js";
+import type { Isolation, TransactionAdapter } from "./sql-session.js";
 
 /** What a route may set for itself; {@link IdempotencyOptions} sets the same for all routes. */
 export interface RouteOptions {
@@ -48,6 +50,27 @@ export interface RouteOptions {
   readonly maxRunMs?: number;
   /** Longest transaction of a transaction route, in ms; Postgres ends it then. Default 30 s. */
   readonly transactionTimeoutMs?: number;
+  /**
+   * Isolation level of the transactions of transaction routes. Above the default, Postgres refuses what it cannot order, and
+   * the handler is run again (`transactionRetries`). Default `"read committed"`.
+   */
+  readonly isolation?: Isolation;
+  /**
+   * How often the handler of a transaction route is run again, in a new transaction, after a serialization failure (40001) or a
+   * deadlock (40P01); then the answer is 503 `transaction_conflict`. Nothing was written or sent by the runs before. Default
+   * 3; 0 never.
+   */
+  readonly transactionRetries?: number;
+}
+
+/** What only a transaction route may set. */
+export interface TransactionRouteOptions<Tx> extends RouteOptions {
+  /**
+   * Where the transaction comes from: `prismaTransactions(prisma)`, `drizzleTransactions(db)`, `knexTransactions(knex)`,
+   * `kyselyTransactions(db)`, `typeormTransactions(dataSource)`, on the database of the store. The handler gets that library's
+   * transaction as `tx`. Default: the store's own pool, and `tx` is a `pg.PoolClient`.
+   */
+  readonly using?: TransactionAdapter<Tx>;
 }
 
 /** Options of {@link createIdempotency}. */
@@ -85,6 +108,14 @@ export interface IdempotencyOptions<Request> extends RouteOptions {
    * which one in all processes is at work at a time. Default true.
    */
   readonly workers?: boolean;
+  /**
+   * The kill switch, asked at every request: while it says true, keys are read and validated and protect nothing. Every retry
+   * runs its handler again; nothing is claimed, stored or replayed, and stored responses are not looked at. Transaction routes
+   * still get a transaction, without a key. Steps routes are not switched: they need the store. Responses carry
+   * `Idempotency-Stored: false`, each request is told by an `unprotected` event, and the process warns once. For an incident
+   * in which answering without protection is better than not answering. Default false.
+   */
+  readonly dangerouslyRunWithoutStore?: boolean | (() => boolean);
   /** Observers. They get no key, body or credential; what they throw is dropped. */
   readonly hooks?: { readonly onEvent?: (event: IdempotencyEvent) => void };
 }
@@ -108,6 +139,8 @@ export interface ResolvedOptions<Request> {
   readonly completeTimeoutMs: number;
   readonly requestId: ((request: Request) => string) | undefined;
   readonly workers: boolean;
+  /** The kill switch as it is now. */
+  readonly isUnprotected: () => boolean;
   readonly onEvent: (event: IdempotencyEvent) => void;
   readonly route: ResolvedRoute;
 }
@@ -129,6 +162,8 @@ const routeDefaults: ResolvedRoute = {
   dedupeWindowMs: 30 * day,
   maxRunMs: 15 * minute,
   transactionTimeoutMs: 30 * second,
+  isolation: "read committed",
+  transactionRetries: 3,
 };
 
 /** setTimeout's largest delay; a longer one would fire at once. */
@@ -159,6 +194,9 @@ const routeShape = {
   dedupeWindowMs: windowMs.optional(),
   maxRunMs: timerMs.optional(),
   transactionTimeoutMs: timerMs.optional(),
+  isolation: z.enum(isolations).optional(),
+  // Where ten are in each other's way again and again, an eleventh try makes it worse.
+  transactionRetries: z.number().int().min(0).max(10).optional(),
 };
 
 const secretText = z.string().min(16, "must have at least 16 characters");
@@ -211,6 +249,7 @@ const instanceShape = z.strictObject({
   completeTimeoutMs: timerMs.optional(),
   requestId: aFunction().optional(),
   workers: z.boolean().optional(),
+  dangerouslyRunWithoutStore: z.union([z.boolean(), aFunction()]).optional(),
   hooks: z.strictObject({ onEvent: aFunction().optional() }).optional(),
 });
 
@@ -231,7 +270,7 @@ export function resolveOptions<Request>(
   if (leaseMs <= 2 * heartbeatMs)
     problems.push(`leaseMs (${leaseMs}) must be more than twice heartbeatMs (${heartbeatMs})`);
   throwIfAny("createIdempotency", problems);
-  const { scope } = given;
+  const { scope, dangerouslyRunWithoutStore: unprotected } = given;
   return {
     store: given.store,
     cache: given.cache,
@@ -245,6 +284,8 @@ export function resolveOptions<Request>(
     completeTimeoutMs: given.completeTimeoutMs ?? 10 * second,
     requestId: given.requestId,
     workers: given.workers ?? true,
+    isUnprotected:
+      typeof unprotected === "function" ? () => unprotected() === true : () => unprotected === true,
     onEvent: quiet(given.hooks?.onEvent),
     route: pickRoute(routeDefaults, given),
   };
@@ -256,6 +297,19 @@ export function resolveRoute(base: ResolvedRoute, given: RouteOptions = {}): Res
   const route = pickRoute(base, given);
   throwIfAny("this route", problems.length > 0 ? problems : routeRelations(route));
   return route;
+}
+
+/** Validates the options of a transaction route. */
+export function resolveTransactionRoute<Tx>(
+  base: ResolvedRoute,
+  given: TransactionRouteOptions<Tx>,
+): { readonly route: ResolvedRoute; readonly using: TransactionAdapter<Tx> | undefined } {
+  const using = withMethods("source of transactions", ["open"], "drizzleTransactions(db)");
+  const shape = z.strictObject({ ...routeShape, using: using.optional() });
+  const problems = shapeProblems(shape, given);
+  const route = pickRoute(base, given);
+  throwIfAny("this transaction route", problems.length > 0 ? problems : routeRelations(route));
+  return { route, using: given.using };
 }
 
 const stepsDefaults: ResolvedSteps = {

@@ -14,6 +14,8 @@ import type {
   TransactionLimits,
 } from "./record.js";
 import type { Operations } from "./operations-port.js";
+import type { OutboxMessage } from "./outbox-message.js";
+import type { Isolation, TransactionAdapter } from "./sql-session.js";
 import type { StepsSource } from "./steps-port.js";
 
 /** Answer to a claim. `locked`: an uncommitted claim holds the key, so there is nothing to read yet. */
@@ -72,11 +74,19 @@ export interface ReapResult {
   readonly deleted: number;
 }
 
+/** How the transaction of a route is opened. */
+export interface TransactionSettings extends TransactionLimits {
+  /** Default read committed. */
+  readonly isolation?: Isolation;
+  /** Where the transaction comes from; default the store's own pool. */
+  readonly using?: TransactionAdapter<unknown> | undefined;
+}
+
 export interface TransactionSource {
   /** Opens a transaction and claims in it. Nothing is left open unless the answer is `claimed`. */
   claim(
     request: ClaimRequest,
-    limits: TransactionLimits,
+    settings: TransactionSettings,
   ): Promise<
     | { readonly kind: "claimed"; readonly claim: Claim; readonly open: OpenTransaction }
     | ClaimRefusal
@@ -85,18 +95,20 @@ export interface TransactionSource {
   takeOver(
     request: ClaimRequest,
     observed: KeyRecord,
-    limits: TransactionLimits,
+    settings: TransactionSettings,
   ): Promise<
     | { readonly kind: "claimed"; readonly claim: Claim; readonly open: OpenTransaction }
     | ClaimRefusal
   >;
   /** Opens a transaction without a key, for requests that came without one. */
-  begin(limits: TransactionLimits): Promise<OpenTransaction>;
+  begin(settings: TransactionSettings): Promise<OpenTransaction>;
   /**
    * Settles a commit whose reply was lost, by an operation that waits for the in-doubt transaction: what the key holds when
    * nobody can commit under `claim` any more. Undefined: nothing was committed.
    */
   settle(claim: Claim, windows: Windows): Promise<Observation | undefined>;
+  /** True for an error, of a statement or of COMMIT, after which the same transaction can succeed when it is run again. */
+  isConflict(error: unknown): boolean;
 }
 
 export type ClaimRefusal = Exclude<ClaimAnswer, { readonly kind: "claimed" }>;
@@ -117,6 +129,8 @@ export interface OpenTransaction {
   commit(): Promise<CommitAnswer>;
   /** Ends the transaction without a trace. Never rejects. */
   rollback(): Promise<void>;
+  /** Adds a message that leaves if this transaction commits; absent where the store has no outbox. */
+  send?(message: OutboxMessage): Promise<void>;
 }
 
 /** Answer of a cache to a claimer. A cache never proves that a key is free, abandoned or mismatched. */

@@ -3,6 +3,7 @@
  */
 import type { EngineOptions, KeyedRequest } from "./request.js";
 import { IdempotencyError, isIdempotencyError } from "./errors.js";
+import { outboxMessage, sendName } from "./outbox-message.js";
 import type { OpenTransaction } from "./ports.js";
 import type { Claim, StoredResponse } from "./record.js";
 import { attemptFor } from "./retry.js";
@@ -10,14 +11,21 @@ import { attemptFor } from "./retry.js";
 /** What became of the transaction. Only with `stored` may the handler's bytes be sent. */
 export type Committed =
   | { readonly kind: "stored"; readonly replayUntilMs: number }
-  /** Nothing was written, and the key is free again. */
-  | { readonly kind: "rolled_back"; readonly error: IdempotencyError };
+  /** There is no stored answer to send; the error says what is known. */
+  | { readonly kind: "not_stored"; readonly error: IdempotencyError }
+  /** Nothing was written, for the sake of another transaction: run again, the handler can succeed. */
+  | { readonly kind: "conflict"; readonly cause: unknown };
 
 export interface TransactionRun {
   readonly claim: Claim;
   readonly guarantee: "transaction";
   /** The handler's view of the transaction. */
   readonly tx: unknown;
+  /**
+   * Adds a message that leaves if this transaction commits, and answers its event id. What is wrong with it is thrown and not
+   * rejected: a caller who does not await must not commit without it.
+   */
+  send(topic: string, payload: unknown): Promise<string>;
   /** Stores the response and commits. Never rejects. */
   commit(response: StoredResponse): Promise<Committed>;
   /** Ends the transaction without a trace and frees the key. Never rejects. */
@@ -38,10 +46,11 @@ export function createTransactionRun(
 ): TransactionRun {
   const { clock, onEvent } = context;
   const { claim, open, request, end } = input;
+  let sent = 0;
   const { replayWindowMs, dedupeWindowMs } = request.route;
 
   const unavailable = (cause: unknown): Committed => ({
-    kind: "rolled_back",
+    kind: "not_stored",
     error: new IdempotencyError("store_unavailable", { cause, retryAfterSeconds: 1 }),
   });
 
@@ -69,10 +78,11 @@ export function createTransactionRun(
         return settle(answer.cause);
       case "rolled_back": {
         const { cause } = answer;
+        if (context.store.transactions?.isConflict(cause)) return { kind: "conflict", cause };
         const error = isIdempotencyError(cause)
           ? cause
           : new IdempotencyError("transaction_failed", { cause });
-        return { kind: "rolled_back", error };
+        return { kind: "not_stored", error };
       }
       default:
         return answer satisfies never;
@@ -83,6 +93,15 @@ export function createTransactionRun(
     claim,
     guarantee: "transaction",
     tx: open.tx,
+    send: (topic, payload) => {
+      if (open.send === undefined) throw new IdempotencyError("send_not_possible");
+      const message = outboxMessage(claim, sendName(sent + 1), topic, payload);
+      const added = open.send(message).then(() => message.eventId);
+      sent += 1;
+      // An insertion that fails takes the transaction with it, also where nobody awaits this.
+      added.catch(() => undefined);
+      return added;
+    },
     commit: async (response) => {
       try {
         const committed = await commit(response);

@@ -33,7 +33,7 @@ export type HttpRequest = IncomingMessage & Express.Request;
 export interface IdempotencyContext {
   readonly key: string;
   readonly scope: string;
-  /** 1 for the first run; more where the route allows a rerun. */
+  /** 1 for the first run; more where the route allows a rerun, and where a transaction is run again after a conflict. */
   readonly attempt: number;
   /** Fencing number: give it to what can refuse older ones. */
   readonly token: number;
@@ -46,12 +46,20 @@ export interface IdempotencyContext {
   release(): void;
   /** A key for a call to another service, the same on every attempt and different for every name. */
   downstreamKey(name: string): string;
+  /**
+   * Puts a message into the outbox, in the transaction of this route: a worker delivers it, at least once and in order for
+   * this key, if the transaction commits. Resolves with the event's stable id. Throws at once `message_invalid`,
+   * `transaction_ended`, and on plain routes `send_not_possible`.
+   *
+   * @param payload a JSON value of at most 256 KiB
+   */
+  send(topic: string, payload: unknown): Promise<string>;
 }
 
 export type NextFunction = (error?: unknown) => void;
 export type Middleware<Req, Res> = (req: Req, res: Res, next: NextFunction) => void;
 /** Writes through `tx` and answers through `res`; both are durable together or not at all. */
-export type TransactionHandler<Req, Res> = (req: Req, res: Res, tx: PoolClient) => unknown;
+export type TransactionHandler<Req, Res, Tx = PoolClient> = (req: Req, res: Res, tx: Tx) => unknown;
 
 /** What the pieces of the adapter share. */
 export interface AdapterContext {
@@ -126,6 +134,9 @@ export function attachContext(
     readonly token: number;
   },
   release: () => void,
+  send: IdempotencyContext["send"] = () => {
+    throw new IdempotencyError("send_not_possible");
+  },
 ): { replayUntil: Date | undefined } {
   const state: { replayUntil: Date | undefined } = { replayUntil: undefined };
   req.idempotency = {
@@ -138,6 +149,7 @@ export function attachContext(
     },
     release,
     downstreamKey: (name) => downstreamKey(claim, name),
+    send,
   };
   return state;
 }

@@ -8,8 +8,8 @@ import type { StepsHandler, StepsOptions } from "../core/attempt.js";
 import type { Operations } from "../core/operations-port.js";
 import type { KeyRef, Observation } from "../core/record.js";
 import { IdempotencyError } from "../core/errors.js";
-import { resolveRoute } from "../core/options.js";
-import type { RouteOptions } from "../core/options.js";
+import { resolveRoute, resolveTransactionRoute } from "../core/options.js";
+import type { RouteOptions, TransactionRouteOptions } from "../core/options.js";
 import { fail, sendOutcome } from "./adapter.js";
 import type { AdapterContext, HttpRequest, Middleware, TransactionHandler } from "./adapter.js";
 import { keyedReader, keyMaker } from "./keyed.js";
@@ -17,6 +17,7 @@ import { runPlain } from "./plain.js";
 import { runSteps } from "./steps.js";
 import type { HttpStepsRoute } from "./steps.js";
 import { runTransaction } from "./transaction.js";
+import { isUnprotected } from "./unprotected.js";
 
 /** What {@link createIdempotency} returns: call it for a plain route. */
 export interface Idempotency {
@@ -26,9 +27,13 @@ export interface Idempotency {
   transaction<Req extends HttpRequest = HttpRequest, Res extends ServerResponse = ServerResponse>(
     handler: TransactionHandler<Req, Res>,
   ): Middleware<Req, Res>;
-  transaction<Req extends HttpRequest = HttpRequest, Res extends ServerResponse = ServerResponse>(
-    route: RouteOptions,
-    handler: TransactionHandler<Req, Res>,
+  transaction<
+    Req extends HttpRequest = HttpRequest,
+    Res extends ServerResponse = ServerResponse,
+    Tx = PoolClient,
+  >(
+    route: TransactionRouteOptions<Tx>,
+    handler: TransactionHandler<Req, Res, Tx>,
   ): Middleware<Req, Res>;
   /**
    * A whole handler that continues at its last recovery point after a crash, here or in another process. Register a route of
@@ -64,7 +69,7 @@ export function plainMiddleware(
       // Mounted for the whole app and again on the route: the outer one holds the claim.
       if (req.idempotency !== undefined) return next();
       const keyed = await readKeyed(req, res);
-      if (keyed === undefined) return next();
+      if (keyed === undefined || isUnprotected(context, keyed, req, res)) return next();
       const begun = await context.engine.begin(keyed.request);
       if (begun.kind === "run") runPlain(context, keyed, begun.run, { req, res, next });
       else sendOutcome(context, keyed, begun, res);
@@ -74,18 +79,22 @@ export function plainMiddleware(
 }
 
 /** The handler of a transaction route. */
-export function transactionMiddleware<Req extends HttpRequest, Res extends ServerResponse>(
+export function transactionMiddleware<Req extends HttpRequest, Res extends ServerResponse, Tx>(
   context: AdapterContext,
-  given: RouteOptions,
-  handler: TransactionHandler<Req, Res>,
+  given: TransactionRouteOptions<Tx>,
+  handler: TransactionHandler<Req, Res, Tx>,
 ): Middleware<Req, Res> {
-  const route = resolveRoute(context.options.route, given);
+  const { route, using } = resolveTransactionRoute(context.options.route, given);
   const readKeyed = keyedReader(context, route);
+  // What `using` opens is what the handler takes: their types say so to whoever calls this.
+  const anyHandler = handler as TransactionHandler<Req, Res, unknown>;
   return (req, res, next) => {
     const run = async (): Promise<void> => {
       if (req.idempotency !== undefined) throw nested();
-      const keyed = await readKeyed(req, res);
-      await runTransaction(context, { keyed, route, handler, req, res, next });
+      const read = await readKeyed(req, res);
+      const keyed =
+        read === undefined || isUnprotected(context, read, req, res) ? undefined : read;
+      await runTransaction(context, { keyed, route, using, handler: anyHandler, req, res, next });
     };
     run().catch((error: unknown) => fail(context, error, res, next));
   };

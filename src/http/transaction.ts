@@ -3,10 +3,11 @@
  * what its client is told when nothing was committed.
  */
 import type { ServerResponse } from "node:http";
-import type { PoolClient } from "pg";
 import { IdempotencyError } from "../core/errors.js";
 import type { ResolvedRoute } from "../core/options.js";
 import type { StoredResponse } from "../core/record.js";
+import { pauseAfter } from "../core/retry.js";
+import type { TransactionAdapter } from "../core/sql-session.js";
 import type { Committed } from "../core/transaction-run.js";
 import { attachContext, keyHeaders, sendErrorInstead, sendOutcome } from "./adapter.js";
 import type {
@@ -24,7 +25,8 @@ interface TransactionCall<Req, Res> {
   /** Undefined for a request without a key: the handler still gets a transaction. */
   readonly keyed: Keyed | undefined;
   readonly route: ResolvedRoute;
-  readonly handler: TransactionHandler<Req, Res>;
+  readonly using: TransactionAdapter<unknown> | undefined;
+  readonly handler: TransactionHandler<Req, Res, unknown>;
   readonly req: Req;
   readonly res: Res;
   readonly next: NextFunction;
@@ -35,6 +37,8 @@ interface Work {
   readonly tx: unknown;
   commit(response: StoredResponse): Promise<Committed>;
   rollback(): Promise<void>;
+  /** True where the handler's author says so of a response with this status. */
+  saysNothingHappened(status: number): boolean;
 }
 
 /** How the handler ended: with a response, with one that is too large, with an error, or not in time. */
@@ -44,100 +48,136 @@ type Ending =
   | { readonly kind: "threw"; readonly error: unknown }
   | { readonly kind: "late" };
 
+/** Runs the handler, and again where Postgres refuses its transaction for the sake of another one: nothing was sent yet. */
 export async function runTransaction<Req extends HttpRequest, Res extends ServerResponse>(
   context: AdapterContext,
   call: TransactionCall<Req, Res>,
 ): Promise<void> {
-  const { keyed, route, req, res } = call;
-  if (keyed === undefined) {
-    const open = await context.engine.openTransaction(route.transactionTimeoutMs);
-    await finish(context, call, {
-      tx: open.tx,
-      rollback: () => open.rollback(),
-      commit: async () => {
-        const answer = await open.commit();
-        if (answer.kind === "committed")
-          return { kind: "stored", replayUntilMs: answer.replayUntilMs };
-        // Without a key nobody can find out what happened; a retry would be another request.
-        return {
-          kind: "rolled_back",
-          error: new IdempotencyError("transaction_failed", { cause: answer.cause }),
-        };
-      },
-    });
-    return;
+  const { clock, options } = context;
+  for (let tries = 1; ; tries += 1) {
+    const work = await begin(context, call, tries);
+    if (work === "refused") return;
+    const ended = await finish(context, call, work, tries <= call.route.transactionRetries);
+    if (ended === "done") return;
+    options.onEvent({ type: "transaction_retried", tries });
+    await clock.sleep(pauseAfter(tries, clock.random()));
   }
-  const begun = await context.engine.beginTransaction(keyed.request);
+}
+
+/** Opens the transaction and claims in it, or sends why not. */
+async function begin<Req extends HttpRequest, Res extends ServerResponse>(
+  context: AdapterContext,
+  call: TransactionCall<Req, Res>,
+  tries: number,
+): Promise<Work | "refused"> {
+  const { keyed, route, using, req, res } = call;
+  if (keyed === undefined) return beginUnkeyed(context, call);
+  const begun = await context.engine.beginTransaction(keyed.request, using, tries - 1);
   if (begun.kind !== "run") {
     sendOutcome(context, keyed, begun, res);
-    return;
+    return "refused";
   }
   const { run } = begun;
   let released = false;
-  const state = attachContext(req, run.claim, () => {
+  const release = (): void => {
     released = true;
-  });
-  await finish(
-    context,
-    call,
-    {
-      tx: run.tx,
-      rollback: () => run.rollback(),
-      commit: async (response) => {
-        const committed = await run.commit(response);
-        if (committed.kind === "stored") state.replayUntil = new Date(committed.replayUntilMs);
-        return committed;
-      },
-    },
-    (status) => released || route.releaseOn.includes(status),
+  };
+  const state = attachContext(req, run.claim, release, (topic, payload) =>
+    run.send(topic, payload),
   );
+  return {
+    tx: run.tx,
+    rollback: () => run.rollback(),
+    commit: async (response) => {
+      const committed = await run.commit(response);
+      if (committed.kind === "stored") state.replayUntil = new Date(committed.replayUntilMs);
+      return committed;
+    },
+    saysNothingHappened: (status) => released || route.releaseOn.includes(status),
+  };
+}
+
+async function beginUnkeyed<Req extends HttpRequest, Res extends ServerResponse>(
+  context: AdapterContext,
+  { route, using }: TransactionCall<Req, Res>,
+): Promise<Work> {
+  const open = await context.engine.openTransaction(route, using);
+  return {
+    tx: open.tx,
+    rollback: () => open.rollback(),
+    commit: async () => {
+      const answer = await open.commit();
+      if (answer.kind === "committed")
+        return { kind: "stored", replayUntilMs: answer.replayUntilMs };
+      // Without a key nobody can find out what happened, and a retry would be another request.
+      const { cause } = answer;
+      if (answer.kind === "unknown")
+        return { kind: "not_stored", error: new IdempotencyError("outcome_unknown", { cause }) };
+      if (context.engine.isConflict(cause)) return { kind: "conflict", cause };
+      return { kind: "not_stored", error: new IdempotencyError("transaction_failed", { cause }) };
+    },
+    saysNothingHappened: () => false,
+  };
 }
 
 async function finish<Req extends HttpRequest, Res extends ServerResponse>(
   context: AdapterContext,
   call: TransactionCall<Req, Res>,
   work: Work,
-  saysNothingHappened: (status: number) => boolean = () => false,
-): Promise<void> {
+  mayRunAgain: boolean,
+): Promise<"done" | "again"> {
   const { keyed, res, next } = call;
-  const { recording, ending } = runHandler(context, call, work.tx as PoolClient);
+  const { recording, ending } = runHandler(context, call, work.tx);
+  const conflicted = (cause: unknown): "done" | "again" => {
+    if (mayRunAgain) {
+      recording.discard();
+      return "again";
+    }
+    const retryAfterSeconds = 1;
+    const error = new IdempotencyError("transaction_conflict", { cause, retryAfterSeconds });
+    refuse(context, keyed, recording, error);
+    return "done";
+  };
   const ended = await ending;
   switch (ended.kind) {
     case "threw":
       await work.rollback();
+      if (context.engine.isConflict(ended.error)) return conflicted(ended.error);
       recording.discard();
       next(ended.error);
-      return;
+      return "done";
     case "late":
       await work.rollback();
       refuse(context, keyed, recording, tooLate());
-      return;
+      return "done";
     case "too_large":
       await work.rollback();
       recording.discard();
       next(new IdempotencyError("response_too_large"));
-      return;
+      return "done";
     case "response": {
       const { response } = ended;
-      if (response.status >= 500 || saysNothingHappened(response.status)) {
+      if (response.status >= 500 || work.saysNothingHappened(response.status)) {
         await work.rollback();
         recording.send(headersFor(context, keyed, undefined, true));
-        return;
+        return "done";
       }
       const committed = await work.commit(response);
+      if (committed.kind === "conflict") return conflicted(committed.cause);
       if (committed.kind === "stored") {
         recording.send(headersFor(context, keyed, committed.replayUntilMs, false));
-      } else if (committed.error.code === "store_unavailable") {
+      } else if (committed.error.status < 500 || committed.error.code === "store_unavailable") {
         refuse(context, keyed, recording, committed.error);
       } else {
         recording.discard();
         next(committed.error);
       }
-      return;
+      return "done";
     }
     default:
       ended satisfies never;
       res.destroy();
+      return "done";
   }
 }
 
@@ -145,7 +185,7 @@ async function finish<Req extends HttpRequest, Res extends ServerResponse>(
 function runHandler<Req extends HttpRequest, Res extends ServerResponse>(
   context: AdapterContext,
   call: TransactionCall<Req, Res>,
-  tx: PoolClient,
+  tx: unknown,
 ): { recording: Recording; ending: Promise<Ending> } {
   const { route, handler, req, res } = call;
   let answered: (ending: Ending) => void = () => undefined;

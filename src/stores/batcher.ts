@@ -1,0 +1,79 @@
+/**
+ * Group commit: what gathers while the last batch is away travels together in the next one. Owns: when a batch leaves, how
+ * large it is, and what a failed batch means for its items. No timer and no added waiting when idle.
+ */
+
+export interface BatcherOptions<Item, Answer> {
+  /** Sends items together and answers them in their order. The items have different names and are sorted by them. */
+  readonly send: (items: readonly Item[]) => Promise<readonly Answer[]>;
+  /** Items of one name never share a batch and keep their order; batches are sorted by it, so that they cannot deadlock. */
+  readonly nameOf: (item: Item) => string;
+  /** True when a failure says that one of the items is bad; then each is sent singly. */
+  readonly isPoisoned: (error: unknown) => boolean;
+  readonly maxBatch: number;
+  /** Most batches under way. Two keep the server busy while the next one gathers. */
+  readonly maxInFlight: number;
+  /** Most items waiting; more are refused at once rather than queued without bound. */
+  readonly maxWaiting: number;
+}
+
+interface Waiting<Item, Answer> {
+  readonly item: Item;
+  readonly name: string;
+  readonly resolve: (answer: Answer) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** Returns a function that adds an item to the next batch and answers for it alone. */
+export function createBatcher<Item, Answer>(options: BatcherOptions<Item, Answer>): (item: Item) => Promise<Answer> {
+  let waiting: Waiting<Item, Answer>[] = [];
+  let inFlight = 0;
+  let scheduled = false;
+
+  const schedule = (): void => {
+    if (scheduled || inFlight >= options.maxInFlight || waiting.length === 0) return;
+    scheduled = true;
+    setImmediate(() => {
+      scheduled = false;
+      if (waiting.length === 0) return;
+      inFlight += 1;
+      void dispatch(takeBatch()).finally(() => {
+        inFlight -= 1;
+        schedule();
+      });
+      schedule();
+    });
+  };
+
+  /** Takes the oldest items, at most one of each name, in the order of names. */
+  const takeBatch = (): Waiting<Item, Answer>[] => {
+    const batch = new Map<string, Waiting<Item, Answer>>();
+    const rest: Waiting<Item, Answer>[] = [];
+    for (const entry of waiting) {
+      if (batch.size < options.maxBatch && !batch.has(entry.name)) batch.set(entry.name, entry);
+      else rest.push(entry);
+    }
+    waiting = rest;
+    return [...batch.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  };
+
+  const dispatch = async (batch: readonly Waiting<Item, Answer>[]): Promise<void> => {
+    try {
+      const answers = await options.send(batch.map((entry) => entry.item));
+      batch.forEach((entry, index) => entry.resolve(answers[index] as Answer));
+    } catch (error) {
+      if (batch.length > 1 && options.isPoisoned(error)) for (const entry of batch) await dispatch([entry]);
+      else for (const entry of batch) entry.reject(error);
+    }
+  };
+
+  return (item) =>
+    new Promise((resolve, reject) => {
+      if (waiting.length >= options.maxWaiting) {
+        reject(new Error(`more than ${options.maxWaiting} operations wait for the store`));
+        return;
+      }
+      waiting.push({ item, name: options.nameOf(item), resolve, reject });
+      schedule();
+    });
+}

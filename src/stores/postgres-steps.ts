@@ -1,0 +1,133 @@
+/**
+ * Recovery points on Postgres. Owns: that every write of a step happens under its claim, and what a lost reply to the COMMIT
+ * of a step's transaction means.
+ */
+import type { StepCommit, StepRef, StepsSource } from "../core/steps-port.js";
+import type { Claim } from "../core/record.js";
+import type { Connections, Statement } from "./connections.js";
+import { insertOutbox } from "./outbox.js";
+import { wakeOutbox } from "./outbox-wake.js";
+import { openSession } from "./postgres-transactions.js";
+import type { Session, TransactionContext } from "./postgres-transactions.js";
+import { toObservation } from "./rows.js";
+import type { KeyRow } from "./rows.js";
+
+interface StepRow {
+  readonly position: number;
+  readonly name: string;
+  readonly kind: StepRef["kind"];
+  readonly state: "intended" | "done";
+  readonly result: unknown;
+}
+
+/** `claims` for what reads and claims, the context's own connections for what holders write. */
+export function createStepsSource(context: TransactionContext, claims: Connections): StepsSource {
+  const { own, statements } = context;
+  const wrote = (rowCount: number | null): "ok" | "lost" => (rowCount === 1 ? "ok" : "lost");
+  const save = async (
+    claim: Claim,
+    step: StepRef,
+    state: "intended" | "done",
+    result: string | null,
+  ): Promise<"ok" | "lost"> => {
+    const saved = await own.run(statements["steps-save"], saveValues(claim, step, state, result));
+    return wrote(saved.rowCount);
+  };
+  return {
+    load: async (claim) => {
+      const result = await claims.run(statements["steps-load"], [claim.scope, claim.key]);
+      return result.rows as StepRow[];
+    },
+    intend: (claim, step) => save(claim, step, "intended", null),
+    save: (claim, step, result) => save(claim, step, "done", result),
+    send: async (claim, step, message) => {
+      const sent = await own.withClient(async (client) => {
+        const run = (statement: Statement, values: readonly unknown[]) =>
+          client.query(statement.text, [...values]);
+        const result = JSON.stringify({ eventId: message.eventId });
+        await client.query(own.begin);
+        const saved = await run(statements["steps-save"], saveValues(claim, step, "done", result));
+        if (saved.rowCount === 1) await insertOutbox(run, statements, message);
+        await client.query(saved.rowCount === 1 ? "COMMIT" : "ROLLBACK");
+        return wrote(saved.rowCount);
+      });
+      if (sent === "ok") wakeOutbox(context.pool, context.schema);
+      return sent;
+    },
+    transaction: (claim, step, limits, work) => runTransaction(context, claim, step, limits, work),
+    park: async (claim, error, retryInMs) => {
+      const values = [...holder(claim), error, retryInMs ?? null];
+      const parked = await own.run(statements.park, values);
+      return wrote(parked.rowCount);
+    },
+    claimDue: async (handlers, claimIds, leaseMs) => {
+      const result = await claims.run(statements["claim-due"], [handlers, claimIds, leaseMs]);
+      return (result.rows as KeyRow[]).map((row) => toObservation(row).record);
+    },
+  };
+}
+
+async function runTransaction(
+  context: TransactionContext,
+  claim: Claim,
+  step: StepRef,
+  limits: Parameters<StepsSource["transaction"]>[2],
+  work: Parameters<StepsSource["transaction"]>[3],
+): Promise<StepCommit> {
+  const { statements } = context;
+  const session = await openSession(context, limits);
+  try {
+    const held = await session.run(statements["steps-lock"], holder(claim));
+    if (held.rowCount !== 1) return await abandon(session);
+    const result = await work(session.open.tx);
+    const values = saveValues(claim, step, "done", result);
+    const saved = await session.run(statements["steps-save"], values);
+    if (saved.rowCount !== 1) return await abandon(session);
+  } catch (error) {
+    await session.open.rollback();
+    throw error;
+  }
+  const answer = await session.open.commit();
+  if (answer.kind === "committed") return "committed";
+  if (answer.kind === "rolled_back") throw answer.cause;
+  return settle(context, claim, step);
+}
+
+async function abandon(session: Session): Promise<"lost"> {
+  await session.open.rollback();
+  return "lost";
+}
+
+/** Waits for the in-doubt transaction, which holds the key's row, and looks whether its step is there. */
+function settle(context: TransactionContext, claim: Claim, step: StepRef): Promise<StepCommit> {
+  const { own, statements, settleTimeoutMs } = context;
+  return own.withClient(async (client) => {
+    await client.query(own.begin);
+    const limit = String(Math.round(settleTimeoutMs));
+    await client.query("SELECT set_config('statement_timeout', $1, true)", [limit]);
+    const locked = `${statements.find.text} FOR UPDATE OF k`;
+    await client.query(locked, [[claim.scope], [claim.key]]);
+    const found = await client.query<StepRow>(statements["steps-load"].text, [
+      claim.scope,
+      claim.key,
+    ]);
+    await client.query("ROLLBACK");
+    const isThere = found.rows.some(
+      (row) => row.position === step.position && row.state === "done",
+    );
+    return isThere ? "committed" : "not_committed";
+  });
+}
+
+function holder(claim: Claim): unknown[] {
+  return [claim.scope, claim.key, claim.claimId, claim.token];
+}
+
+function saveValues(
+  claim: Claim,
+  step: StepRef,
+  state: "intended" | "done",
+  result: string | null,
+): unknown[] {
+  return [...holder(claim), step.position, step.name, step.kind, state, result];
+}

@@ -1,0 +1,258 @@
+/**
+ * The Postgres store: the one that decides. Owns: one statement per transition, group commit of claims and of what their
+ * holders write, and the store's own connections. Must never make a decision of policy.
+ */
+import type { Pool } from "pg";
+import { systemClock } from "../core/clock.js";
+import { nameOf } from "../core/key.js";
+import type { CacheableStore, ClaimAnswer, CompleteAnswer } from "../core/ports.js";
+import type { Claim, ClaimRequest, Completion, KeyRef, Observation } from "../core/record.js";
+import { createBatcher } from "./batcher.js";
+import { asSchemaError, isServerAnswer, openConnections } from "./connections.js";
+import { watchEpoch } from "./epoch.js";
+import { assertSchema } from "./migrate.js";
+import { claimValues, readClaimRow, takeOverValues } from "./postgres-claims.js";
+import type { ClaimRow } from "./postgres-claims.js";
+import { createOperations } from "./postgres-operations.js";
+import { createStepsSource } from "./postgres-steps.js";
+import { createTransactionSource } from "./postgres-transactions.js";
+import { lockHash, toHead, toObservation } from "./rows.js";
+import type { KeyRow } from "./rows.js";
+import { checkSchemaName, statementsFor } from "./sql-text.js";
+
+export { assertSchema, migrate } from "./migrate.js";
+export type { MigrateOptions } from "./migrate.js";
+export type { CacheableStore, Store } from "../core/ports.js";
+
+export interface PostgresStoreOptions {
+  /**
+   * A `pg.Pool`. Transaction routes run on its connections. The store opens 8 more of its own with the same settings, so
+   * that a claim can be completed while handlers hold every connection of the pool. It never ends the pool.
+   */
+  readonly pool: Pool;
+  /** Schema of the tables. Default `public`. */
+  readonly schema?: string;
+  /** Milliseconds after which a statement of the store is given up. Default 5000. */
+  readonly timeoutMs?: number;
+  /** Named prepared statements; set to false behind a pooler that does not know them. Default true. */
+  readonly prepare?: boolean;
+  /**
+   * Say `"transaction"` where the pool's connections go to a pooler that hands out a session for one transaction at a time, as
+   * PgBouncer does with `pool_mode = transaction`. Nothing then relies on a session: settings are made inside each
+   * transaction, no statement has a name (`prepare` is off), and the epoch that cached responses carry is read with each
+   * statement and believed for one second, since connections to a pooler outlive a failover. Two more round trips a
+   * statement. `oncekey doctor` finds such a pooler. Default: no pooler, or one that keeps sessions.
+   */
+  readonly pooler?: "transaction";
+}
+
+const defaultTimeoutMs = 5_000;
+/** Group commit: above this the answer comes later and the throughput grows no more. */
+const maxBatch = 200;
+const maxInFlight = 2;
+const maxWaiting = 20_000;
+/** Claims, and what is read for them; apart from the connections of holders, so that a flood of claims delays none. */
+const claimConnections = 4;
+const holderConnections = 4;
+/** How long a failover behind a pooler may go unnoticed; within it the answers of before are replayed from the cache. */
+const pooledEpochMs = 1_000;
+
+/**
+ * A durable store on Postgres 14 or later. Every promise of oncekey rests on it; a cache in front only makes it fast.
+ * Needs the schema of `oncekey migrate`.
+ */
+export function postgresStore(options: PostgresStoreOptions): CacheableStore {
+  const { pool } = options;
+  const schema = checkSchemaName(options.schema ?? "public");
+  const timeoutMs = options.timeoutMs ?? defaultTimeoutMs;
+  const { pooler } = options;
+  const prepare = pooler === undefined && (options.prepare ?? true);
+  const statements = statementsFor(schema);
+  const epoch = watchEpoch({
+    believedMs: pooler === undefined ? undefined : pooledEpochMs,
+    refresh: () => claims.run(statements.epoch, []),
+    clock: systemClock,
+  });
+  const shared = {
+    timeoutMs,
+    prepare,
+    pooler,
+    epochSql: statements.epoch.text,
+    onEpoch: (read: string | undefined, askedAtMs: number) => epoch.read(read, askedAtMs),
+    isEpochKnown: () => epoch.current() !== undefined,
+  };
+  const claims = openConnections(pool, { ...shared, max: claimConnections });
+  const holders = openConnections(pool, { ...shared, max: holderConnections });
+  const batching = { isPoisoned: isBadRow, maxBatch, maxInFlight, maxWaiting };
+
+  const findAll = async (refs: readonly KeyRef[]): Promise<(Observation | undefined)[]> => {
+    const values = [refs.map((ref) => ref.scope), refs.map((ref) => ref.key)];
+    const result = await claims.run(statements.find, values);
+    return bySlot(refs.length, result.rows as (KeyRow & Slot)[], toObservation);
+  };
+  const find = createBatcher<KeyRef, Observation | undefined>({
+    ...batching,
+    nameOf,
+    send: findAll,
+  });
+
+  const claim = createBatcher<ClaimRequest, ClaimAnswer | { readonly kind: "unseen" }>({
+    ...batching,
+    nameOf,
+    send: async (requests) => {
+      const result = await claims.run(statements.claim, claimValues(schema, requests));
+      const answers = bySlot(requests.length, result.rows as (ClaimRow & Slot)[], (row) =>
+        readClaimRow(requests[row.slot - 1] as ClaimRequest, row),
+      );
+      return answers.map((answer) => answer ?? { kind: "locked" });
+    },
+  });
+  const claimOrRead = async (request: ClaimRequest): Promise<ClaimAnswer> => {
+    const answer = await claim(request).catch((error: unknown) => {
+      throw asSchemaError(error);
+    });
+    return answer.kind === "unseen" ? readAgain(request) : answer;
+  };
+  const readAgain = async (ref: KeyRef): Promise<ClaimAnswer> => {
+    const found = await find(ref);
+    // Gone between two statements: released, or a transaction's claim that is not visible yet. A retry will tell.
+    return found === undefined ? { kind: "locked" } : { kind: "exists", ...found };
+  };
+
+  const complete = createBatcher<{ claim: Claim; completion: Completion }, Date | undefined>({
+    ...batching,
+    nameOf: (item) => nameOf(item.claim),
+    send: async (items) => {
+      const result = await holders.run(statements.complete, completeValues(items));
+      return bySlot(
+        items.length,
+        result.rows as ({ replay_until: Date } & Slot)[],
+        (row) => row.replay_until,
+      );
+    },
+  });
+  const release = createBatcher<Claim, "ok" | "lost">({
+    ...batching,
+    nameOf,
+    send: async (items) => {
+      const result = await holders.run(statements.release, holderValues(items));
+      return bySlot(items.length, result.rows as Slot[], () => "ok" as const).map(
+        (answer) => answer ?? "lost",
+      );
+    },
+  });
+
+  const transactionContext = {
+    pool,
+    own: holders,
+    schema,
+    statements,
+    prepare,
+    settleTimeoutMs: timeoutMs,
+    find,
+  };
+  return {
+    epoch: () => epoch.current(),
+    claim: claimOrRead,
+    find,
+    release,
+    takeOver: async (request, observed) => {
+      const result = await claims.run(
+        statements["take-over"],
+        takeOverValues(schema, request, observed),
+      );
+      const row = result.rows[0] as { token: string; attempt: number } | undefined;
+      if (row === undefined) return readAgain(request);
+      const { scope, key, claimId } = request;
+      return {
+        kind: "claimed",
+        claim: { scope, key, claimId, token: Number(row.token), attempt: row.attempt },
+      };
+    },
+    complete: async (held, completion): Promise<CompleteAnswer> => {
+      const until = await complete({ claim: held, completion });
+      if (until !== undefined) return { kind: "ok", replayUntilMs: until.getTime() };
+      // Where an earlier try of this very write commits while this one waits for its row, the statement's own snapshot is
+      // too old to show it.
+      const [found] = await findAll([held]);
+      const mine = found?.record.claimId === held.claimId && found.record.token === held.token;
+      return mine && found.record.state === "completed" && found.record.replayUntilMs !== undefined
+        ? { kind: "ok", replayUntilMs: found.record.replayUntilMs }
+        : { kind: "lost" };
+    },
+    markNotStored: async (held) => {
+      const values = [held.scope, held.key, held.claimId, held.token];
+      const result = await holders.run(statements["mark-not-stored"], values);
+      return result.rowCount === 1 ? "ok" : "lost";
+    },
+    heartbeat: async (held, leaseMs) => {
+      const sorted = [...held].sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1));
+      const result = await holders.run(statements.heartbeat, [...holderValues(sorted), leaseMs]);
+      const alive = new Set((result.rows as Slot[]).map((row) => row.slot));
+      return sorted.filter((_, index) => !alive.has(index + 1)).map((entry) => entry.claimId);
+    },
+    reap: async (limit, who = "anybody") => {
+      const election = who === "elected" ? lockHash(schema, { scope: "reaper", key: "" }) : null;
+      const result = await claims.run(statements.reap, [limit, election]);
+      const { forgotten, deleted } = result.rows[0] as { forgotten: number; deleted: number };
+      return { forgotten, deleted };
+    },
+    check: () => assertSchema({ pool, schema }),
+    close: async () => {
+      await Promise.all([claims.close(), holders.close()]);
+    },
+    transactions: createTransactionSource(transactionContext),
+    steps: createStepsSource(transactionContext, claims),
+    operations: createOperations(claims, statements),
+  };
+}
+
+interface Slot {
+  readonly slot: number;
+}
+
+function completeValues(items: readonly { claim: Claim; completion: Completion }[]): unknown[] {
+  const responses = items.map(({ completion }) => completion.response);
+  const stored = responses.map((response) => (response === "not_stored" ? undefined : response));
+  return [
+    ...holderValues(items.map(({ claim }) => claim)),
+    responses.map((response) => response === "not_stored"),
+    stored.map((response) => response?.status ?? null),
+    stored.map((response) => (response === undefined ? null : toHead(response))),
+    stored.map((response) => (response === undefined ? null : asBuffer(response.body))),
+    items.map(({ completion }) => completion.replayWindowMs),
+    items.map(({ completion }) => completion.dedupeWindowMs),
+  ];
+}
+
+function holderValues(claims: readonly Claim[]): unknown[] {
+  return [
+    claims.map((claim) => claim.scope),
+    claims.map((claim) => claim.key),
+    claims.map((claim) => claim.claimId),
+    claims.map((claim) => claim.token),
+  ];
+}
+
+/** pg writes Buffers into an array as bytea; other views of bytes it would take for JSON. */
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes)
+    ? bytes
+    : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** Answers in the order of the items; undefined where a statement gave no row. */
+function bySlot<Row extends Slot, Answer>(
+  count: number,
+  rows: readonly Row[],
+  read: (row: Row) => Answer,
+): (Answer | undefined)[] {
+  const answers = Array.from<Answer | undefined>({ length: count });
+  for (const row of rows) answers[row.slot - 1] = read(row);
+  return answers;
+}
+
+/** Data exceptions and constraint violations belong to one row; everything else belongs to the batch. */
+function isBadRow(error: unknown): boolean {
+  return isServerAnswer(error) && /^2[23]/.test(error.code);
+}

@@ -1,0 +1,34 @@
+/**
+ * The embedded SQL, made ready for one schema. Owns: quoting, and the names under which statements are prepared.
+ */
+import { sql } from "../generated/scripts.js";
+import type { Statement } from "./connections.js";
+
+export type StatementName = keyof typeof sql;
+export type Statements = Readonly<Record<StatementName, Statement>>;
+
+/** Puts the schema in the place of `:schema` in every statement. */
+export function statementsFor(schema: string): Statements {
+  const entries = Object.entries(sql).map(([name, text]) => [
+    name,
+    { name: `oncekey_${name}`, text: stripComments(text).replaceAll(":schema.", `${quoteIdentifier(schema)}.`) },
+  ]);
+  return Object.fromEntries(entries) as Statements;
+}
+
+export function quoteIdentifier(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`;
+}
+
+/** Postgres cuts longer names short, and two schemas could become one. */
+export function checkSchemaName(schema: string): string {
+  if (schema === "" || Buffer.byteLength(schema) > 63 || schema.includes("\0")) {
+    throw new TypeError("schema must be a name of 1 to 63 bytes");
+  }
+  return schema;
+}
+
+/** Headers stay in the files and do not travel with every unprepared statement. */
+function stripComments(text: string): string {
+  return text.replaceAll(/^\s*--.*\n/gm, "").trim();
+}

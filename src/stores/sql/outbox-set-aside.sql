@@ -1,0 +1,9 @@
+-- outbox-set-aside: list messages that were set aside, oldest first.
+-- Parameters: $1 most rows
+-- Rows: without their payloads.
+-- Locks: none.
+SELECT event_id, scope, key, topic, attempts, last_error, created_at
+FROM :schema.idempotency_outbox
+WHERE state = 'set_aside'
+ORDER BY sequence
+LIMIT $1
