@@ -105,8 +105,14 @@ Environment:
   REDIS_URL          Redis 6.2 or newer, for speed (unset: none)
   ONCEKEY_API_KEYS   <key>=<account>, separated by commas (sk_test_demo=acct_demo)
   ONCEKEY_DIALECT    ietf (RFC 9457 problem documents) or stripe (ietf)
+  ONCEKEY_POOLER     transaction, behind PgBouncer in transaction mode (unset: none)
   ONCEKEY_DATA_DIR   folder of the embedded Postgres (./.oncekey-data)
+  ONCEKEY_LEASE_MS   ms that a claim is believed without a sign of life of its process (30000)
+  ONCEKEY_STEP_TIMEOUT_MS  longest run of one step of a checkout in ms (10000)
+  ONCEKEY_WORKERS    on, or off: this process finishes no abandoned checkouts (on)
   PROVIDER_URL       external payment provider (unset: a built-in one)
+  PROVIDER_HONOURS_KEYS  false: the provider charges again for every call (true)
+  PROVIDER_LOOKUP    true: charges can be looked up at the provider by their key (false)
   LOG_LEVEL          trace, debug, info, warn, error, fatal or silent (info; warn at a terminal)
 
 Logs go to standard error as JSON lines. SIGTERM or Ctrl-C finishes what runs and then exits.`;

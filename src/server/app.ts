@@ -13,6 +13,8 @@ import { accountOf, authenticate, scopeOf } from "./auth.js";
 import { readBodies } from "./bodies.js";
 import { createCharge, getCharge, getCharges, readChargeRequest } from "./charges.js";
 import type { Account, Dialect } from "./config.js";
+import { createCheckout, getCheckout, keptHeaders, readCheckoutRequest } from "./checkouts.js";
+import type { PaymentTerms } from "./checkouts.js";
 import { healthy, metricsOf, ready } from "./health.js";
 import type { Pingable } from "./health.js";
 import { createMetrics, logEvent, logRequests } from "./observation.js";
@@ -30,6 +32,12 @@ export interface AppOptions {
   readonly cache?: Cache;
   readonly redis?: Pingable;
   readonly logger: Logger;
+  /** Of checkouts. */
+  readonly payment: PaymentTerms;
+  readonly leaseMs?: number;
+  readonly stepTimeoutMs?: number;
+  /** Whether this process finishes abandoned checkouts; default true. */
+  readonly workers?: boolean;
   /** True once the server stops; `/readyz` says so. */
   readonly isDraining?: () => boolean;
 }
@@ -42,12 +50,15 @@ export interface PaymentsApp {
 
 /** Builds the app. */
 export function createApp(options: AppOptions): PaymentsApp {
-  const { accounts, dialect, pool, probes, store, cache, redis, logger } = options;
+  const { accounts, dialect, pool, probes, store, cache, redis, logger, payment } = options;
+  const { leaseMs, stepTimeoutMs, workers } = options;
   const isDraining = options.isDraining ?? (() => false);
   const metrics = createMetrics(pool);
   const idempotent = createIdempotency({
     store,
     ...(cache === undefined ? {} : { cache }),
+    ...(leaseMs === undefined ? {} : { leaseMs }),
+    ...(workers === undefined ? {} : { workers }),
     dialect,
     scope: (req: express.Request) => scopeOf(accountOf(req)),
     hooks: {
@@ -88,6 +99,19 @@ export function createApp(options: AppOptions): PaymentsApp {
     )
     .all(refuseOtherMethods("POST"));
   app.route("/v1/orders/:id").get(getOrder(pool)).all(refuseOtherMethods("GET"));
+  app
+    .route("/v1/checkouts")
+    .post(
+      ...readBodies(),
+      readCheckoutRequest,
+      idempotent.steps(
+        "checkout",
+        { keepHeaders: keptHeaders, ...(stepTimeoutMs === undefined ? {} : { stepTimeoutMs }) },
+        createCheckout(payment, dialect),
+      ),
+    )
+    .all(refuseOtherMethods("POST"));
+  app.route("/v1/checkouts/:id").get(getCheckout(pool)).all(refuseOtherMethods("GET"));
 
   app.use(refuseUnknownPath);
   app.use(sendErrors(dialect));

@@ -26,6 +26,14 @@ export function scopeOf(account: Account): string {
   return `${account.id}/${account.livemode ? "live" : "test"}`;
 }
 
+/** The account of a scope that {@link scopeOf} made, where there is no request any more to ask. */
+export function accountOfScope(scope: string): Account {
+  const [id, environment] = scope.split("/");
+  if (id === undefined || (environment !== "live" && environment !== "test"))
+    throw new Error("this is no scope of the server");
+  return { id, livemode: environment === "live" };
+}
+
 /** The account that `authenticate` found; a route without that middleware is a fault of the server. */
 export function accountOf(req: { readonly account?: Account }): Account {
   if (req.account === undefined) throw new Error("a route of accounts is not behind authenticate");

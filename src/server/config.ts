@@ -20,14 +20,26 @@ export interface ServerConfig {
   readonly host: string | undefined;
   /** Undefined: the embedded Postgres. */
   readonly databaseUrl: string | undefined;
+  /** What stands between this server and Postgres; undefined: nothing, or what keeps sessions. */
+  readonly pooler: "transaction" | undefined;
   /** Undefined: no cache. */
   readonly redisUrl: string | undefined;
   readonly accounts: ReadonlyMap<string, Account>;
   readonly dialect: Dialect;
   readonly dataDir: string;
   readonly logLevel: string;
+  /** How long a claim is believed without a sign of life of its process, in ms. */
+  readonly leaseMs: number;
+  /** Longest run of one step of a checkout, in ms. */
+  readonly stepTimeoutMs: number;
+  /** Whether this process finishes abandoned checkouts and reaps. */
+  readonly workers: boolean;
   /** The external payment provider of checkouts; undefined: the built-in one. */
   readonly providerUrl: string | undefined;
+  /** False: the provider charges again for every call, whatever its key. */
+  readonly providerHonoursKeys: boolean;
+  /** Whether the provider's charges can be looked up by their key. */
+  readonly providerLookup: boolean;
 }
 
 /** Thrown with every problem of the environment, one line each. */
@@ -44,6 +56,9 @@ const demoKeys = "sk_test_demo=acct_demo";
 
 /** A secret key is no longer than a header line that Node accepts, and has no character that Basic would split at. */
 const apiKeyEntry = /^([\w.-]{4,255})=([\w.-]{1,64})$/;
+
+/** Above ten minutes a crash would be noticed too late, and a step would hold its rows too long. */
+const mostMs = 600_000;
 
 const environment = z.object({
   PORT: z
@@ -64,7 +79,13 @@ const environment = z.object({
       "must be trace, debug, info, warn, error, fatal or silent",
     )
     .optional(),
+  ONCEKEY_LEASE_MS: millisecondsFrom(100, 30_000),
+  ONCEKEY_STEP_TIMEOUT_MS: millisecondsFrom(100, 10_000),
+  ONCEKEY_WORKERS: z.enum(["on", "off"], "must be on or off").default("on"),
+  ONCEKEY_POOLER: z.enum(["transaction"], "must be transaction, or unset").optional(),
   PROVIDER_URL: urlOf("http", "https").optional(),
+  PROVIDER_HONOURS_KEYS: z.enum(["true", "false"], "must be true or false").default("true"),
+  PROVIDER_LOOKUP: z.enum(["true", "false"], "must be true or false").default("false"),
 });
 
 /**
@@ -88,14 +109,30 @@ export function readConfig(
     port: read.PORT,
     host: read.HOST,
     databaseUrl: read.DATABASE_URL,
+    pooler: read.ONCEKEY_POOLER,
     redisUrl: read.REDIS_URL,
     accounts: read.ONCEKEY_API_KEYS,
     dialect: read.ONCEKEY_DIALECT,
     dataDir: read.ONCEKEY_DATA_DIR,
     // A line of JSON per request helps a log collector and hides the curl command from somebody at a terminal.
     logLevel: read.LOG_LEVEL ?? (isTerminal ? "warn" : "info"),
+    leaseMs: read.ONCEKEY_LEASE_MS,
+    stepTimeoutMs: read.ONCEKEY_STEP_TIMEOUT_MS,
+    workers: read.ONCEKEY_WORKERS === "on",
     providerUrl: read.PROVIDER_URL,
+    providerHonoursKeys: read.PROVIDER_HONOURS_KEYS === "true",
+    providerLookup: read.PROVIDER_LOOKUP === "true",
   };
+}
+
+function millisecondsFrom(least: number, otherwise: number) {
+  const message = `must be milliseconds from ${least} to ${mostMs}`;
+  return z
+    .string()
+    .regex(/^\d{1,6}$/, message)
+    .default(String(otherwise))
+    .transform(Number)
+    .refine((ms) => ms >= least && ms <= mostMs, message);
 }
 
 function urlOf(...schemes: readonly string[]): z.ZodType<string> {

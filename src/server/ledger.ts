@@ -81,15 +81,15 @@ const tables = `
 /** Any number will do, if nothing else in the database uses it: IF NOT EXISTS alone fails when two processes race. */
 const ledgerLock = 720_913_355_028;
 
-/** Creates what is missing; safe when several servers start at once. */
-export async function migrateLedger(pool: Pool): Promise<void> {
+/** Creates what is missing, `more` included; safe when several servers start at once. */
+export async function migrateLedger(pool: Pool, more = ""): Promise<void> {
   // Several statements in one message are one transaction, which the lock lives as long as.
-  await pool.query(`SELECT pg_advisory_xact_lock(${ledgerLock}); ${tables}`);
+  await pool.query(`SELECT pg_advisory_xact_lock(${ledgerLock}); ${tables} ${more}`);
 }
 
-/** Rejects where a table of the ledger is missing. */
+/** Rejects where a table of the books is missing. */
 export async function assertLedger(pool: Pool): Promise<void> {
-  await pool.query("SELECT FROM charges, orders LIMIT 0");
+  await pool.query("SELECT FROM charges, orders, checkouts, stock LIMIT 0");
 }
 
 const chargeColumns = `id, livemode, amount, currency, source, description, metadata,
@@ -260,11 +260,11 @@ function toOrder(row: OrderRow): Order {
 }
 
 /** 96 random bits: ids are names, and must tell nobody how many charges there are. */
-function newId(prefix: string): string {
+export function newId(prefix: string): string {
   return `${prefix}_${randomBytes(12).toString("hex")}`;
 }
 
 /** Postgres refuses some texts that a path may hold, such as NUL; none of them is an id. */
-function isId(prefix: string, text: string): boolean {
+export function isId(prefix: string, text: string): boolean {
   return text.startsWith(`${prefix}_`) && /^[a-z]+_[0-9a-f]{24}$/.test(text);
 }

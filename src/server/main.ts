@@ -2,15 +2,19 @@
  * The life of the server: start, serve, stop. Owns: the order in which things open and close, and what a signal means.
  * Standard output is for people and says where the server listens; the log goes to standard error.
  */
+import { join } from "node:path";
 import type { DestinationStream } from "pino";
 import { migrate, postgresStore } from "../stores/postgres.js";
 import { createApp } from "./app.js";
+import { checkoutTables } from "./checkout-ledger.js";
 import { readConfig } from "./config.js";
 import type { ServerConfig } from "./config.js";
 import { migrateLedger } from "./ledger.js";
 import { listen } from "./listener.js";
 import { createLogger } from "./observation.js";
 import { openPostgres } from "./postgres.js";
+import { startProvider } from "./provider.js";
+import { createProviderClient } from "./provider-client.js";
 import { openRedis } from "./redis.js";
 
 export interface RunningServer {
@@ -68,18 +72,28 @@ async function open(
   const postgres = await openPostgres({ ...config, ...options });
   closers.push(() => postgres.close());
   await migrate({ pool: postgres.pool });
-  await migrateLedger(postgres.pool);
+  await migrateLedger(postgres.pool, checkoutTables);
 
   const redis = config.redisUrl === undefined ? undefined : await openRedis(config.redisUrl, say);
   if (redis !== undefined) closers.push(() => redis.close());
+
+  const providerUrl = config.providerUrl ?? (await openProvider(config, closers));
 
   let isDraining = false;
   const api = createApp({
     ...config,
     ...postgres,
-    store: postgresStore({ pool: postgres.pool }),
+    store: postgresStore({
+      pool: postgres.pool,
+      ...(config.pooler === undefined ? {} : { pooler: config.pooler }),
+    }),
     ...(redis === undefined ? {} : { cache: redis.cache, redis: redis.client }),
     logger,
+    payment: {
+      provider: createProviderClient(providerUrl),
+      honoursKeys: config.providerHonoursKeys,
+      offersLookup: config.providerLookup,
+    },
     isDraining: () => isDraining,
   });
   closers.push(() => api.close());
@@ -98,6 +112,19 @@ async function open(
       logger.info("stopped");
     },
   };
+}
+
+/** The built-in payment provider, which keeps its books beside the embedded Postgres. */
+async function openProvider(
+  config: ServerConfig,
+  closers: (() => Promise<void>)[],
+): Promise<string> {
+  const provider = await startProvider({
+    ledgerFile: join(config.dataDir, "provider-ledger.jsonl"),
+    honoursKeys: config.providerHonoursKeys,
+  });
+  closers.push(() => provider.close());
+  return provider.url;
 }
 
 /**

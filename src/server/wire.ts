@@ -35,6 +35,12 @@ export const apiErrorTable = {
     retryable: false,
     stripeType: "card_error",
   },
+  out_of_stock: {
+    status: 409,
+    title: "Not enough of it is in stock",
+    retryable: false,
+    stripeType: "invalid_request_error",
+  },
   not_found: {
     status: 404,
     title: "There is no such resource",
@@ -108,43 +114,60 @@ export class ApiError extends Error {
 const docsBase = "https://oncekey.dev/server-errors#";
 const problemType = "application/problem+json";
 
-/** Sends an error in the server's dialect. */
-export function sendApiError(res: Response, dialect: Dialect, error: ApiError): void {
+/** An error in the server's dialect, as `steps.fail` takes it. */
+export function renderApiError(dialect: Dialect, error: ApiError): RenderedError {
   const entry: ApiErrorEntry = apiErrorTable[error.code];
-  for (const [name, value] of Object.entries(error.details.headers ?? {}))
-    res.setHeader(name, value);
-  res.status(entry.status);
+  const { status, title, retryable } = entry;
+  const { headers = {}, errors } = error.details;
   if (dialect === "stripe") {
     // Stripe's SDKs repeat every 409 and 5xx unless they are told; a refused request stays refused.
-    res.setHeader("Stripe-Should-Retry", String(entry.retryable));
-    sendJson(res, "application/json", { error: stripeError(error, entry) });
-    return;
+    const told = { "Content-Type": "application/json", "Stripe-Should-Retry": String(retryable) };
+    return { status, headers: { ...headers, ...told }, body: { error: stripeError(error, entry) } };
   }
-  const { errors } = error.details;
-  const problem = {
+  const body = {
     type: docsBase + error.code,
-    title: entry.title,
-    status: entry.status,
+    title,
+    status,
     detail: error.message,
     code: error.code,
-    retryable: entry.retryable,
+    retryable,
     ...(errors === undefined ? {} : { errors }),
   };
-  sendJson(res, problemType, problem);
+  return { status, headers: { ...headers, "Content-Type": problemType }, body };
+}
+
+interface RenderedError {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | readonly string[]>>;
+  readonly body: object;
+}
+
+/** Sends an error in the server's dialect. */
+export function sendApiError(res: Response, dialect: Dialect, error: ApiError): void {
+  const { status, headers, body } = renderApiError(dialect, error);
+  for (const [name, value] of Object.entries(headers)) res.setHeader(name, value);
+  res.status(status);
+  endWithJson(res, body);
 }
 
 /** `end`, since `send` would add a charset, which JSON has no need of (RFC 8259, section 11). */
-function sendJson(res: Response, contentType: string, value: unknown): void {
-  res.setHeader("Content-Type", contentType);
+function endWithJson(res: Response, value: unknown): void {
   res.end(JSON.stringify(value));
 }
+
+function sendJson(res: Response, contentType: string, value: unknown): void {
+  res.setHeader("Content-Type", contentType);
+  endWithJson(res, value);
+}
+
+/** Stripe gives a code only where a program can act on it. */
+const codesOfStripe: ReadonlySet<ApiErrorCode> = new Set(["card_declined", "out_of_stock"]);
 
 function stripeError(error: ApiError, entry: ApiErrorEntry): Record<string, string> {
   const [first] = error.details.errors ?? [];
   return {
     type: entry.stripeType,
-    // Stripe gives a code only where a program can act on it.
-    ...(error.code === "card_declined" ? { code: error.code } : {}),
+    ...(codesOfStripe.has(error.code) ? { code: error.code } : {}),
     message: error.message,
     ...(first === undefined ? {} : { param: first.field }),
     ...error.details.stripe,

@@ -8,6 +8,7 @@ import type pg from "pg";
 import { readConfig } from "../../src/server/config.js";
 import { type RunningServer, startServer } from "../../src/server/main.js";
 import { createDatabase, type Database } from "../support/databases.js";
+import { temporaryDirectory } from "../support/processes.js";
 import { redisUrl } from "../support/servers.js";
 
 export type Api = {
@@ -31,6 +32,12 @@ export const order = {
   items: [{ sku: "mug", quantity: 2, unit_amount: 1250 }],
 };
 
+export const checkout = {
+  currency: "eur",
+  items: [{ sku: "mug", quantity: 2 }],
+  source: "tok_visa",
+};
+
 /** Files that run side by side share Redis, so no key is ever used twice. */
 export function newKey(): string {
   return `key-${randomUUID()}`;
@@ -44,6 +51,7 @@ type Started = { database: Database; servers: RunningServer[]; server: RunningSe
  */
 export function useApi(env: Record<string, string> = {}): Api {
   let started: Started | undefined;
+  let dataDirectory = "";
   let log = "";
   const logStream = new Writable({
     write(chunk: Buffer, _encoding, done) {
@@ -56,6 +64,8 @@ export function useApi(env: Record<string, string> = {}): Api {
       PORT: "0",
       HOST: "127.0.0.1",
       DATABASE_URL: url,
+      // The books of the built-in payment provider.
+      ONCEKEY_DATA_DIR: dataDirectory,
       ONCEKEY_API_KEYS: "sk_test_a=acct_a,sk_test_b=acct_b,sk_live_a=acct_a",
       ...env,
       ...extra,
@@ -70,6 +80,7 @@ export function useApi(env: Record<string, string> = {}): Api {
 
   beforeAll(async () => {
     const database = await createDatabase();
+    dataDirectory = temporaryDirectory("api");
     const server = await start(database.url, { REDIS_URL: redisUrl() });
     started = { database, server, servers: [server] };
   });

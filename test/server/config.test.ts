@@ -10,7 +10,12 @@ test("needs nothing", () => {
     dialect: "ietf",
     dataDir: "./.oncekey-data",
     logLevel: "info",
+    leaseMs: 30_000,
+    stepTimeoutMs: 10_000,
+    workers: true,
     providerUrl: undefined,
+    providerHonoursKeys: true,
+    providerLookup: false,
   });
 });
 
@@ -25,7 +30,12 @@ test("reads every variable", () => {
       ONCEKEY_DIALECT: "stripe",
       ONCEKEY_DATA_DIR: "/data",
       LOG_LEVEL: "debug",
+      ONCEKEY_LEASE_MS: "100",
+      ONCEKEY_STEP_TIMEOUT_MS: "600000",
+      ONCEKEY_WORKERS: "off",
       PROVIDER_URL: "https://provider.example",
+      PROVIDER_HONOURS_KEYS: "false",
+      PROVIDER_LOOKUP: "true",
     }),
   ).toEqual({
     port: 0,
@@ -39,7 +49,12 @@ test("reads every variable", () => {
     dialect: "stripe",
     dataDir: "/data",
     logLevel: "debug",
+    leaseMs: 100,
+    stepTimeoutMs: 600_000,
+    workers: false,
     providerUrl: "https://provider.example",
+    providerHonoursKeys: false,
+    providerLookup: true,
   });
 });
 
@@ -57,7 +72,12 @@ test("reports every problem at once, and repeats no secret", () => {
       ONCEKEY_API_KEYS: "sk_test_hush,sk_test_a=acct_a,sk_test_a=acct_b,sk_test_c=a/c",
       ONCEKEY_DIALECT: "Stripe",
       LOG_LEVEL: "loud",
+      ONCEKEY_LEASE_MS: "99",
+      ONCEKEY_STEP_TIMEOUT_MS: "1 s",
+      ONCEKEY_WORKERS: "true",
       PROVIDER_URL: "ftp://x",
+      PROVIDER_HONOURS_KEYS: "no",
+      PROVIDER_LOOKUP: "yes",
     });
   expect(readWrong).toThrow(ConfigError);
   expect(problemsOf(readWrong)).toEqual([
@@ -69,7 +89,12 @@ test("reports every problem at once, and repeats no secret", () => {
     "ONCEKEY_API_KEYS entry 4 must be <key>=<account>, such as sk_test_a=acct_a (letters, digits, _ . -)",
     "ONCEKEY_DIALECT must be ietf or stripe",
     "LOG_LEVEL must be trace, debug, info, warn, error, fatal or silent",
+    "ONCEKEY_LEASE_MS must be milliseconds from 100 to 600000",
+    "ONCEKEY_STEP_TIMEOUT_MS must be milliseconds from 100 to 600000",
+    "ONCEKEY_WORKERS must be on or off",
     "PROVIDER_URL must be a URL that begins with http:// or https://",
+    "PROVIDER_HONOURS_KEYS must be true or false",
+    "PROVIDER_LOOKUP must be true or false",
   ]);
 });
 

@@ -9,11 +9,13 @@ import { type ErrorCode, errorTable, IdempotencyError } from "../../src/core/err
 import { renderError } from "../../src/http/problem.js";
 import { createApp } from "../../src/server/app.js";
 import { chargeShape } from "../../src/server/charge-request.js";
+import { checkoutShape } from "../../src/server/checkout-request.js";
 import { orderShape } from "../../src/server/order-request.js";
+import { createProviderClient } from "../../src/server/provider-client.js";
 import { ApiError, type ApiErrorCode, apiErrorTable, sendErrors } from "../../src/server/wire.js";
 import { postgresStore } from "../../src/stores/postgres.js";
 import { startTcpProxy } from "../support/tcp-proxy.js";
-import { charge, get, newKey, order, post, type RawResponse, useApi } from "./api.js";
+import { charge, checkout, get, newKey, order, post, type RawResponse, useApi } from "./api.js";
 import { document, faultsOf, fits, operations, takesBody } from "./openapi-document.js";
 import { waitFor } from "../support/wait-for.js";
 
@@ -28,6 +30,12 @@ test("every route is documented, and every documented route is there", async () 
     probes: api.pool,
     store: postgresStore({ pool: api.pool }),
     logger: pino({ level: "silent" }),
+    payment: {
+      provider: createProviderClient("http://127.0.0.1:1"),
+      honoursKeys: true,
+      offersLookup: false,
+    },
+    workers: false,
   });
   const { stack } = built.app.router as unknown as {
     stack: { route?: { path: string; methods: Record<string, boolean> } }[];
@@ -51,9 +59,15 @@ test("the codes of problems are those of the library and of the server", () => {
   );
 });
 
+const shapes = {
+  "POST /v1/charges": chargeShape,
+  "POST /v1/orders": orderShape,
+  "POST /v1/checkouts": checkoutShape,
+};
+
 describe("takes the bodies that the document says, and no others:", () => {
   const item = order.items[0];
-  test.each<[string, unknown]>([
+  test.each<[keyof typeof shapes, unknown]>([
     ["POST /v1/charges", charge],
     ["POST /v1/charges", { ...charge, description: "d", metadata: { a: "b" } }],
     ["POST /v1/charges", { ...charge, amount: 99_999_999, currency: "EUR" }],
@@ -79,9 +93,17 @@ describe("takes the bodies that the document says, and no others:", () => {
     ["POST /v1/orders", { ...order, items: [{ ...item, unit_amount: -1 }] }],
     ["POST /v1/orders", { ...order, items: [{ ...item, sku: "s".repeat(101) }] }],
     ["POST /v1/orders", { ...order, items: [{ ...item, colour: "red" }] }],
+    ["POST /v1/checkouts", checkout],
+    ["POST /v1/checkouts", { ...checkout, customer: "c" }],
+    ["POST /v1/checkouts", { ...checkout, items: [] }],
+    ["POST /v1/checkouts", { ...checkout, items: [item] }],
+    ["POST /v1/checkouts", { ...checkout, items: [{ sku: "mug", quantity: 0 }] }],
+    ["POST /v1/checkouts", { ...checkout, items: [{ sku: "mug", quantity: 10_001 }] }],
+    ["POST /v1/checkouts", { ...checkout, source: undefined }],
+    ["POST /v1/checkouts", { ...checkout, total: 1 }],
   ])("%s %j", (name, body) => {
-    const shape = name === "POST /v1/charges" ? chargeShape : orderShape;
-    expect(takesBody(name, body)).toBe(shape.safeParse(body).success);
+    const sent: unknown = JSON.parse(JSON.stringify(body));
+    expect(takesBody(name, sent)).toBe(shapes[name].safeParse(sent).success);
   });
 });
 
@@ -148,6 +170,24 @@ test.each([
   const orderLocation = String(placed.headers["location"]);
   await ask("GET /v1/orders/{id}", 200, get(url, orderLocation));
   await ask("GET /v1/orders/{id}", 404, get(url, "/v1/orders/or_0"));
+
+  const checkouts = "POST /v1/checkouts";
+  const checkoutKey = { "Idempotency-Key": newKey() };
+  const paid = await ask(checkouts, made, post(url, "/v1/checkouts", checkout, checkoutKey));
+  await ask(checkouts, made, post(url, "/v1/checkouts", checkout, checkoutKey));
+  await ask(checkouts, made, post(url, "/v1/checkouts", checkout));
+  await ask(checkouts, 400, post(url, "/v1/checkouts", {}));
+  await ask(checkouts, 401, post(url, "/v1/checkouts", checkout, { Authorization: "x" }));
+  const broke = { ...checkout, source: "tok_chargeDeclined" };
+  const brokeKey = { "Idempotency-Key": newKey() };
+  await ask(checkouts, 402, post(url, "/v1/checkouts", broke, brokeKey));
+  await ask(checkouts, 402, post(url, "/v1/checkouts", broke, brokeKey));
+  const wish = { ...checkout, items: [{ sku: "unicorn", quantity: 1 }] };
+  const wishKey = { "Idempotency-Key": newKey() };
+  await ask(checkouts, 409, post(url, "/v1/checkouts", wish, wishKey));
+  await ask(checkouts, 409, post(url, "/v1/checkouts", wish, wishKey));
+  await ask("GET /v1/checkouts/{id}", 200, get(url, String(paid.headers["location"])));
+  await ask("GET /v1/checkouts/{id}", 404, get(url, "/v1/checkouts/co_0"));
   await ask("GET /healthz", 200, get(url, "/healthz", {}));
   await ask("GET /readyz", 200, get(url, "/readyz", {}));
   await ask("GET /metrics", 200, get(url, "/metrics", {}));
@@ -261,7 +301,11 @@ describe.each(["ietf", "stripe"] as const)(
     test.each(codes)("%s of the server", async (code) => {
       const details = code === "unauthorized" ? { headers } : {};
       const response = await sent(new ApiError(code, "For this test.", details));
-      const name = code === "not_found" ? "GET /v1/charges/{id}" : "POST /v1/charges";
+      const elsewhere: Partial<Record<ApiErrorCode, string>> = {
+        not_found: "GET /v1/charges/{id}",
+        out_of_stock: "POST /v1/checkouts",
+      };
+      const name = elsewhere[code] ?? "POST /v1/charges";
       expect(faultsOf(name, response)).toEqual([]);
     });
 
