@@ -56,7 +56,7 @@ export function deliveryError(text: string, details: FailureDetails = {}): Error
 }
 
 export function readFailure(error: unknown): Failure {
-  const text = error instanceof Error ? `${error.message || error.name}` : "the delivery failed";
+  const text = error instanceof Error ? error.message || error.name : "the delivery failed";
   const details = (error as { [mark]?: FailureDetails } | undefined)?.[mark];
   return {
     text,

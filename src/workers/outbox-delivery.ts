@@ -13,8 +13,10 @@ import { retryDelayMs } from "./retry-schedule.js";
 export interface DeliveryContext {
   readonly options: ResolvedWorker;
   readonly outbox: Outbox;
-  /** Aborted when the worker's time to stop is up. */
+  /** Aborted when the worker's time to stop is up: destinations end what they do. */
   readonly stopped: AbortSignal;
+  /** Aborted when the worker has gone: nobody waits for a destination that did not end. */
+  readonly closed: AbortSignal;
 }
 
 /** What became of a message; `unsettled` ones are delivered again when their lease is over. */
@@ -84,8 +86,7 @@ export async function deliver(
     }
     case "failed": {
       const { error } = ending;
-      if (stopped.aborted)
-        return note("give_back", () => outbox.giveBack(message), "given_back");
+      if (stopped.aborted) return note("give_back", () => outbox.giveBack(message), "given_back");
       const failure = readFailure(error);
       if (failure.isPermanent) return setAside("permanent", failure.text, error);
       const { retryAfterMs } = failure;
@@ -105,15 +106,16 @@ export async function deliver(
 }
 
 async function runDelivery(
-  { options, stopped }: DeliveryContext,
+  { options, stopped, closed }: DeliveryContext,
   message: ClaimedMessage,
   usedMs: () => number,
 ): Promise<Ending> {
   const { clock, leaseMs, destination } = options;
   const ended = new AbortController();
   const timeUp = new AbortController();
+  const over = AbortSignal.any([ended.signal, closed]);
   void clock
-    .sleep(Math.max(0, leaseMs * deliveryShare - usedMs()), ended.signal)
+    .sleep(Math.max(0, leaseMs * deliveryShare - usedMs()), over)
     .then(() => timeUp.abort());
   const signal = AbortSignal.any([stopped, timeUp.signal]);
   const run = async (): Promise<Ending> => {
@@ -124,9 +126,10 @@ async function runDelivery(
       return { kind: "failed", error };
     }
   };
-  // A destination that does not listen to the signal keeps its message until another worker may take it.
+  // A destination that does not listen to the signal keeps its message until another worker may take it: nothing is
+  // written, and the lease runs out.
   const leaseOver = clock
-    .sleep(Math.max(0, leaseMs - usedMs()), ended.signal)
+    .sleep(Math.max(0, leaseMs - usedMs()), over)
     .then((): Ending => ({ kind: "overrun" }));
   const ending = await Promise.race([run(), leaseOver]);
   ended.abort();

@@ -72,6 +72,8 @@ export interface OutboxWorkerOptions {
   readonly timeoutMs?: number;
   /** Named prepared statements; set to false behind a pooler that does not know them. Default true. */
   readonly prepare?: boolean;
+  /** As for `postgresStore`: `"transaction"` behind a pooler that hands out a session for one transaction at a time. */
+  readonly pooler?: "transaction";
   /** Observers; what they throw is dropped. */
   readonly hooks?: { readonly onEvent?: (event: OutboxEvent) => void };
   /** For tests. */
@@ -79,7 +81,8 @@ export interface OutboxWorkerOptions {
 }
 
 /** Options with every default in place. */
-export type ResolvedWorker = Required<Omit<OutboxWorkerOptions, "hooks">> & {
+export type ResolvedWorker = Required<Omit<OutboxWorkerOptions, "hooks" | "pooler">> & {
+  readonly pooler: "transaction" | undefined;
   readonly onEvent: (event: OutboxEvent) => void;
 };
 
@@ -100,6 +103,7 @@ const shape = z.strictObject({
   reapEveryMs: timerMs.optional(),
   timeoutMs: timerMs.optional(),
   prepare: z.boolean().optional(),
+  pooler: z.literal("transaction").optional(),
   hooks: z.strictObject({ onEvent: z.custom(isFunction).optional() }).optional(),
   clock: z.custom<Clock>().optional(),
 });
@@ -124,7 +128,8 @@ export function resolveWorker(given: OutboxWorkerOptions): ResolvedWorker {
     keepDeliveredMs: given.keepDeliveredMs ?? defaultKeepDeliveredMs,
     reapEveryMs: given.reapEveryMs ?? 60_000,
     timeoutMs,
-    prepare: given.prepare ?? true,
+    prepare: given.pooler === undefined && (given.prepare ?? true),
+    pooler: given.pooler,
     clock: given.clock ?? systemClock,
     onEvent: quiet(given.hooks?.onEvent),
   };
@@ -143,9 +148,7 @@ function isFunction(value: unknown): boolean {
 }
 
 /** An observer must not be able to change what happens. */
-function quiet(
-  observe: ((event: OutboxEvent) => void) | undefined,
-): (event: OutboxEvent) => void {
+function quiet(observe: ((event: OutboxEvent) => void) | undefined): (event: OutboxEvent) => void {
   return (event) => {
     try {
       observe?.(event);

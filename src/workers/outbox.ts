@@ -65,6 +65,7 @@ class Worker implements OutboxWorker {
   readonly #stopListening: () => void;
   readonly #stopRequested = new AbortController();
   readonly #aborted = new AbortController();
+  readonly #closed = new AbortController();
   /** Slots kept for the messages of claims that are under way. */
   #claiming = 0;
   #loops: Promise<unknown> | undefined;
@@ -73,7 +74,12 @@ class Worker implements OutboxWorker {
   constructor(options: ResolvedWorker) {
     this.#options = options;
     this.#outbox = openOutbox(options);
-    this.#context = { options, outbox: this.#outbox, stopped: this.#aborted.signal };
+    this.#context = {
+      options,
+      outbox: this.#outbox,
+      stopped: this.#aborted.signal,
+      closed: this.#closed.signal,
+    };
     this.#wake = createWake(options.clock);
     this.#stopListening = onOutboxWake(options.pool, options.schema, () => this.#wake.now());
   }
@@ -98,20 +104,27 @@ class Worker implements OutboxWorker {
     };
     const mine = new Set<Promise<void>>();
     for (;;) {
+      // Before the look: what ends during it may have made a message due that it did not see.
+      const wasIdle = mine.size === 0;
       const begun = await this.#fill();
       for (const delivery of begun) {
-        const counted: Promise<void> = delivery.then((what) => {
-          counts[what] += 1;
+        const count = async (): Promise<void> => {
+          counts[await delivery] += 1;
           mine.delete(counted);
-        });
+        };
+        const counted = count();
         mine.add(counted);
       }
-      if (begun.length === 0 && mine.size === 0) break;
-      // The end of any of them may make the next one of its key due.
-      if (begun.length === 0 || this.#free === 0) await Promise.race(mine);
+      if (begun.length === 0 && wasIdle) break;
+      if (mine.size > 0 && (begun.length === 0 || this.#free === 0)) await Promise.race(mine);
     }
     const { delivered, failed, set_aside: setAside } = counts;
-    return { delivered, failed, setAside, lost: counts.lost + counts.unsettled + counts.given_back };
+    return {
+      delivered,
+      failed,
+      setAside,
+      lost: counts.lost + counts.unsettled + counts.given_back,
+    };
   }
 
   stop({ graceMs = defaultGraceMs }: { readonly graceMs?: number } = {}): Promise<void> {
@@ -128,6 +141,7 @@ class Worker implements OutboxWorker {
     await this.#settled(graceMs);
     this.#aborted.abort();
     await this.#settled(abortGraceMs);
+    this.#closed.abort();
     await this.#outbox.close();
   }
 

@@ -20,7 +20,8 @@ export interface RedisStreamOptions {
 const isFunction = (value: unknown): boolean => typeof value === "function";
 const shape = z.strictObject({
   client: z.custom(
-    (value) => typeof value === "object" && value !== null && "xadd" in value && isFunction(value.xadd),
+    (value) =>
+      typeof value === "object" && value !== null && "xadd" in value && isFunction(value.xadd),
     { error: "must be a client of ioredis" },
   ),
   stream: z.union([z.string().min(1), z.custom(isFunction)]),
@@ -39,12 +40,11 @@ export function redisStreamDestination(options: RedisStreamOptions): Destination
   return {
     deliver: async ({ eventId, topic, payload }, { signal }) => {
       const name = typeof stream === "function" ? stream(topic) : stream;
-      const bound = maxLength === undefined ? [] : ["MAXLEN", "~", maxLength];
-      const added = client.xadd(
-        name,
-        ...(bound as []),
-        ...["*", "event_id", eventId, "topic", topic, "payload", payload],
-      );
+      const fields = ["event_id", eventId, "topic", topic, "payload", payload];
+      const added =
+        maxLength === undefined
+          ? client.xadd(name, "*", ...fields)
+          : client.xadd(name, "MAXLEN", "~", maxLength, "*", ...fields);
       await unlessAborted(added, signal);
     },
   };

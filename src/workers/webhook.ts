@@ -59,7 +59,9 @@ export function webhookDestination(options: WebhookOptions): Destination {
         signal: AbortSignal.any([signal, timeout]),
       }).catch((error: unknown) => {
         if (timeout.aborted) throw deliveryError(`no answer within ${timeoutMs} ms`);
-        throw deliveryError(`the endpoint could not be reached (${codeOf(error)})`, { cause: error });
+        throw deliveryError(`the endpoint could not be reached (${codeOf(error)})`, {
+          cause: error,
+        });
       });
       await drain(response);
       if (response.ok) return;
