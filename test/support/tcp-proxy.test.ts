@@ -45,6 +45,37 @@ test("COMMIT itself is lost and nothing is committed", async () => {
   await waitFor(async () => (await rows()).length === 1);
 });
 
+test("the second COMMIT is held and passed on late", async () => {
+  const client = await connected();
+  const holding = proxy.holdAt(/COMMIT\0/i, { nth: 2 });
+  await client.query("begin");
+  await client.query("insert into t values (10)");
+  await client.query("commit");
+  await client.query("begin");
+  await client.query("insert into t values (11)");
+  const late = client.query("commit");
+  const held = await holding;
+  expect(await rows()).toContainEqual({ id: 10 });
+  expect(await rows()).not.toContainEqual({ id: 11 });
+  held.release();
+  await late;
+  expect(await rows()).toContainEqual({ id: 11 });
+  await client.end();
+  await database.pool.query("delete from t where id >= 10");
+});
+
+test("a reply is held while what it answers is done", async () => {
+  const client = await connected();
+  const holding = proxy.holdAt("insert into t", { reply: true });
+  const lost = client.query("insert into t values (12)");
+  lost.catch(() => {});
+  const held = await holding;
+  expect(await rows()).toContainEqual({ id: 12 });
+  held.drop();
+  await expect(lost).rejects.toThrow();
+  await database.pool.query("delete from t where id >= 10");
+});
+
 test("replies vanish while requests arrive, and pass again after healing", async () => {
   const client = await connected();
   proxy.dropReplies();

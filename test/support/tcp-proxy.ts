@@ -26,6 +26,21 @@ export type Cut = {
   afterReply?: boolean;
 };
 
+export type Hold = {
+  /** Hold what the server answers to it, instead of the bytes that match: it is done by then, and the client waits. */
+  reply?: boolean;
+  /** Which of the matches, counting from 1; default the first. */
+  nth?: number;
+};
+
+/** A connection that stands still. */
+export type Held = {
+  /** Passes on what was held, however late. */
+  release(): void;
+  /** Resets the connection; what was held is lost. */
+  drop(): void;
+};
+
 export type TcpProxy = {
   readonly port: number;
   /** The same URL, by way of this proxy. */
@@ -51,6 +66,11 @@ export type TcpProxy = {
    * has been cut. The lost reply to COMMIT is `proxy.cutAt("commit")`.
    */
   cutAt(pattern: string | RegExp, cut?: Cut): Promise<void>;
+  /**
+   * Stops one connection, so that its process can be killed or frozen at exactly this moment: at the next bytes that match.
+   * Resolves when they are held.
+   */
+  holdAt(pattern: string | RegExp, hold?: Hold): Promise<Held>;
   close(): Promise<void>;
 };
 
@@ -68,8 +88,41 @@ export function seededRandom(seed: number): () => number {
 /** A pattern may be split over two packets; this much of what passed before is looked at again. */
 const overlap = 1_024;
 
-type Trap = { pattern: RegExp; cut: Required<Cut>; sprung: () => void };
-type Pair = { client: Socket; server: Socket };
+type Trap = {
+  pattern: RegExp;
+  /** Matches that are still to come. */
+  left: number;
+  /** By connection, the end of what passed since the trap was set. */
+  seen: WeakMap<Pair, string>;
+} & (
+  | { kind: "cut"; cut: Required<Cut>; sprung: () => void }
+  | { kind: "hold"; reply: boolean; sprung: (held: Held) => void }
+);
+type Pair = {
+  client: Socket;
+  server: Socket;
+  /** What waits while the connection stands still, in its order. */
+  held?: (() => void)[];
+};
+
+function trapOf(pattern: string | RegExp, left = 1): Pick<Trap, "pattern" | "left" | "seen"> {
+  const expression = typeof pattern === "string" ? new RegExp(escape(pattern), "i") : pattern;
+  return { pattern: expression, left, seen: new WeakMap() };
+}
+
+/** Whether these bytes are the match that springs the trap. What passed before it was set does not count. */
+function matches(trap: Trap, pair: Pair, bytes: Buffer): boolean {
+  let text = (trap.seen.get(pair) ?? "") + bytes.toString("latin1");
+  for (;;) {
+    const found = trap.pattern.exec(text);
+    if (found === null) break;
+    trap.left -= 1;
+    if (trap.left === 0) return true;
+    text = text.slice(found.index + found[0].length);
+  }
+  trap.seen.set(pair, text.slice(-overlap));
+  return false;
+}
 
 function escape(text: string): string {
   return text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
@@ -84,7 +137,6 @@ export async function startTcpProxy({ target, faults }: ProxyOptions): Promise<T
   const pairs = new Set<Pair>();
   const traps = new Set<Trap>();
   const state = { refusing: false, dropping: false, delayMs: 0 };
-  let generation = 0;
   const count = { accepted: 0, cutRequests: 0, droppedReplies: 0 };
 
   const reset = (pair: Pair): void => {
@@ -101,17 +153,20 @@ export async function startTcpProxy({ target, faults }: ProxyOptions): Promise<T
     server.on("error", () => client.resetAndDestroy());
     const pair: Pair = { client, server };
     pairs.add(pair);
-    let seen = { text: "", generation };
     let isNewRequest = true;
     let cutOnReply: (() => void) | undefined;
+    let holdOnReply: (() => void) | undefined;
 
-    const springs = (bytes: Buffer): Trap | undefined => {
-      // What passed before a trap was set must not spring it.
-      const before = seen.generation === generation ? seen.text.slice(-overlap) : "";
-      seen = { text: before + bytes.toString("latin1"), generation };
-      const trap = [...traps].find(({ pattern }) => pattern.test(seen.text));
-      if (trap !== undefined) traps.delete(trap);
-      return trap;
+    const hold = (): Held => {
+      pair.held ??= [];
+      return {
+        release: () => {
+          const waiting = pair.held ?? [];
+          delete pair.held;
+          for (const pass of waiting) pass();
+        },
+        drop: () => reset(pair),
+      };
     };
     const draw = (): "pass" | "cutRequest" | "dropReply" => {
       if (faults === undefined || !isNewRequest) return "pass";
@@ -125,6 +180,7 @@ export async function startTcpProxy({ target, faults }: ProxyOptions): Promise<T
     };
 
     client.on("data", (bytes) => {
+      if (pair.held !== undefined) return void pair.held.push(() => server.write(bytes));
       const fault = draw();
       isNewRequest = false;
       if (fault === "cutRequest") {
@@ -132,7 +188,19 @@ export async function startTcpProxy({ target, faults }: ProxyOptions): Promise<T
         return reset(pair);
       }
       if (fault === "dropReply") cutOnReply = () => (count.droppedReplies += 1);
-      const trap = springs(bytes);
+      const trap = [...traps].find((candidate) => matches(candidate, pair, bytes));
+      if (trap !== undefined) traps.delete(trap);
+      if (trap?.kind === "hold") {
+        const stop = (): void => trap.sprung(hold());
+        if (trap.reply) {
+          holdOnReply = stop;
+          server.write(bytes);
+        } else {
+          pair.held = [() => server.write(bytes)];
+          stop();
+        }
+        return;
+      }
       if (trap?.cut.afterReply) cutOnReply = trap.sprung;
       if (trap === undefined || trap.cut.forward) server.write(bytes);
       if (trap !== undefined && !trap.cut.afterReply) {
@@ -149,6 +217,13 @@ export async function startTcpProxy({ target, faults }: ProxyOptions): Promise<T
         return cutOnReply();
       }
       if (state.dropping) return;
+      if (pair.held !== undefined) return void pair.held.push(() => client.write(bytes));
+      if (holdOnReply !== undefined) {
+        pair.held = [() => client.write(bytes)];
+        holdOnReply();
+        holdOnReply = undefined;
+        return;
+      }
       if (state.delayMs === 0) client.write(bytes);
       else setTimeout(() => client.writable && client.write(bytes), state.delayMs);
     });
@@ -204,14 +279,14 @@ export async function startTcpProxy({ target, faults }: ProxyOptions): Promise<T
       Object.assign(state, { refusing: false, dropping: false, delayMs: 0 });
     },
     cutAt(pattern, { forward = true, afterReply = forward } = {}) {
-      const expression = typeof pattern === "string" ? new RegExp(escape(pattern), "i") : pattern;
-      generation += 1;
+      const cut = { forward, afterReply: forward && afterReply };
       return new Promise((sprung) => {
-        traps.add({
-          pattern: expression,
-          cut: { forward, afterReply: forward && afterReply },
-          sprung,
-        });
+        traps.add({ ...trapOf(pattern), kind: "cut", cut, sprung });
+      });
+    },
+    holdAt(pattern, { reply = false, nth = 1 } = {}) {
+      return new Promise((sprung) => {
+        traps.add({ ...trapOf(pattern, nth), kind: "hold", reply, sprung });
       });
     },
     async close() {
