@@ -1,6 +1,6 @@
 import { isIdempotencyError } from "../../src/core/errors.js";
 import { resolveOptions, resolveRoute } from "../../src/core/options.js";
-import type { IdempotencyOptions, RouteOptions } from "../../src/core/options.js";
+import type { IdempotencyOptions, ResolvedOptions, RouteOptions } from "../../src/core/options.js";
 import { memoryStore } from "../../src/stores/memory.js";
 
 type Given = IdempotencyOptions<unknown>;
@@ -26,7 +26,7 @@ const problems = (wrong: object): string[] =>
 
 describe("defaults", () => {
   test("of an instance", () => {
-    const { onEvent, ...rest } = resolveOptions(given);
+    const { onEvent, isUnprotected, ...rest } = resolveOptions(given);
     expect(rest).toEqual({
       store,
       cache: undefined,
@@ -53,9 +53,12 @@ describe("defaults", () => {
         dedupeWindowMs: 2_592_000_000,
         maxRunMs: 900_000,
         transactionTimeoutMs: 30_000,
+        isolation: "read committed",
+        transactionRetries: 3,
       },
     });
     expect(onEvent({ type: "replayed" })).toBeUndefined();
+    expect(isUnprotected()).toBe(false);
   });
 
   test("stay where an option is undefined, as it is when it was read from an empty environment", () => {
@@ -69,9 +72,10 @@ describe("defaults", () => {
     const empty = Object.fromEntries(
       [...names, "leaseMs", "heartbeatMs"].map((name) => [name, undefined]),
     );
-    const { onEvent: _one, ...one } = resolveOptions({ ...given, ...empty });
-    const { onEvent: _other, ...other } = resolveOptions(given);
-    expect(one).toEqual(other);
+    // Functions are made anew for each instance.
+    const dataOf = (options: ResolvedOptions<unknown>): string =>
+      JSON.stringify({ ...options, methods: [...options.methods] });
+    expect(dataOf(resolveOptions({ ...given, ...empty }))).toBe(dataOf(resolveOptions(given)));
   });
 
   test("of the heartbeat are a third of the lease", () => {
@@ -81,6 +85,20 @@ describe("defaults", () => {
 });
 
 describe("what is given", () => {
+  test("the kill switch is asked each time, and on is only what is true", () => {
+    let isOn: unknown = false;
+    const dangerouslyRunWithoutStore = (): boolean => isOn as boolean;
+    const { isUnprotected } = resolveOptions({ ...given, dangerouslyRunWithoutStore });
+    expect(isUnprotected()).toBe(false);
+    isOn = true;
+    expect(isUnprotected()).toBe(true);
+    isOn = "no";
+    expect(isUnprotected()).toBe(false);
+    expect(resolveOptions({ ...given, dangerouslyRunWithoutStore: true }).isUnprotected()).toBe(
+      true,
+    );
+  });
+
   test("a scope of one tenant is spelled out", async () => {
     expect(await resolveOptions({ ...given, scope: "global" }).scope({})).toBe("global");
   });
