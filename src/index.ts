@@ -2,6 +2,7 @@
  * oncekey: an Idempotency-Key middleware that makes a retried write harmless. This entry imports no driver.
  */
 import type { ServerResponse } from "node:http";
+import type { Request as ExpressRequest } from "express";
 import type { StepsHandler, StepsOptions } from "./core/attempt.js";
 import { systemClock } from "./core/clock.js";
 import { Engine } from "./core/engine.js";
@@ -63,7 +64,7 @@ type AnyHandler = TransactionHandler<HttpRequest, ServerResponse, unknown>;
  *
  * @throws `options_invalid` that lists every problem at once.
  */
-export function createIdempotency<Request extends HttpRequest = HttpRequest>(
+export function createIdempotency<Request extends HttpRequest = ExpressRequest>(
   given: IdempotencyOptions<Request>,
 ): Idempotency {
   // The stack hands the middleware whatever requests it makes; what scope() expects of them is the caller's to know.

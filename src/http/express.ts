@@ -3,6 +3,7 @@
  * response and the engine. Holds no policy.
  */
 import type { ServerResponse } from "node:http";
+import type { Request as ExpressRequest, Response as ExpressResponse } from "express";
 import type { PoolClient } from "pg";
 import type { StepsHandler, StepsOptions } from "../core/attempt.js";
 import type { Operations } from "../core/operations-port.js";
@@ -24,12 +25,15 @@ export interface Idempotency {
   /** Middleware for a plain route: at most once, replayed afterwards. */
   (route?: RouteOptions): Middleware<HttpRequest, ServerResponse>;
   /** A whole handler: exactly once for what is written through `tx`. */
-  transaction<Req extends HttpRequest = HttpRequest, Res extends ServerResponse = ServerResponse>(
+  transaction<
+    Req extends HttpRequest = ExpressRequest,
+    Res extends ServerResponse = ExpressResponse,
+  >(
     handler: TransactionHandler<Req, Res>,
   ): Middleware<Req, Res>;
   transaction<
-    Req extends HttpRequest = HttpRequest,
-    Res extends ServerResponse = ServerResponse,
+    Req extends HttpRequest = ExpressRequest,
+    Res extends ServerResponse = ExpressResponse,
     Tx = PoolClient,
   >(
     route: TransactionRouteOptions<Tx>,
@@ -92,8 +96,7 @@ export function transactionMiddleware<Req extends HttpRequest, Res extends Serve
     const run = async (): Promise<void> => {
       if (req.idempotency !== undefined) throw nested();
       const read = await readKeyed(req, res);
-      const keyed =
-        read === undefined || isUnprotected(context, read, req, res) ? undefined : read;
+      const keyed = read === undefined || isUnprotected(context, read, req, res) ? undefined : read;
       await runTransaction(context, { keyed, route, using, handler: anyHandler, req, res, next });
     };
     run().catch((error: unknown) => fail(context, error, res, next));
