@@ -42,7 +42,13 @@ export async function reconcile(
     return "unknown";
   const { scope, key, method, path, requestId, attempt, token } = record;
   const request: UnknownRequest = {
-    ...{ scope, key, method, path, requestId, attempt, token },
+    scope,
+    key,
+    method,
+    path,
+    requestId,
+    attempt,
+    token,
     downstreamKey: (name) => downstreamKey(record, name),
   };
   try {

@@ -40,6 +40,7 @@ test("inline handlers know Express' request and response and pg's client", async
       return { status: 201, body: { id, key: request.key } };
     }),
   );
+  expect(app).toBeInstanceOf(Function);
   await idempotent.close();
   await pool.end();
 });
