@@ -189,7 +189,7 @@ export function resolveOptions<Request>(
   if (leaseMs <= 2 * heartbeatMs)
     problems.push(`leaseMs (${leaseMs}) must be more than twice heartbeatMs (${heartbeatMs})`);
   throwIfAny("createIdempotency", problems);
-  const { scope, dangerouslyRunWithoutStore: unprotected } = given;
+  const { scope } = given;
   return {
     store: given.store,
     cache: given.cache,
@@ -203,8 +203,7 @@ export function resolveOptions<Request>(
     completeTimeoutMs: given.completeTimeoutMs ?? 10 * second,
     requestId: given.requestId,
     workers: given.workers ?? true,
-    isUnprotected:
-      typeof unprotected === "function" ? () => unprotected() === true : () => unprotected === true,
+    isUnprotected: toSwitch(given.dangerouslyRunWithoutStore),
     onEvent: quiet(given.hooks?.onEvent),
     route: pickRoute(routeDefaults, given),
   };
@@ -278,6 +277,13 @@ function toSecrets(secret: IdempotencyOptions<never>["secret"]): readonly Secret
   if (secret === undefined) return [];
   if (typeof secret === "string") return [{ id: "1", value: secret }];
   return "value" in secret ? [secret] : secret;
+}
+
+/** Only true is on: the text "false" of an environment variable must not switch protection off. */
+function toSwitch(given: unknown): () => boolean {
+  return typeof given === "function"
+    ? () => (given as () => unknown)() === true
+    : () => given === true;
 }
 
 /** An observer must not be able to change what happens. */

@@ -246,11 +246,15 @@ async function verifyDatabase(context: TransactionContext, session: Session): Pr
   });
 }
 
-/** A column of a row, by whatever case a mapper has given its name; null where it is not there. */
+/** A column of a row, by whatever case a mapper has given its name. */
 function column(row: unknown, name: string): unknown {
   const entries = Object.entries((row ?? {}) as Record<string, unknown>);
   const bare = (text: string): string => text.replaceAll("_", "").toLowerCase();
-  return entries.find(([key]) => bare(key) === bare(name))?.[1] ?? null;
+  const found = entries.find(([key]) => bare(key) === bare(name));
+  if (found !== undefined) return found[1];
+  throw new IdempotencyError("options_invalid", {
+    detail: `The transactions of \`using\` hide the column ${name}: something renames what statements return.`,
+  });
 }
 
 function toClaim({ scope, key, claimId }: ClaimRequest, token: unknown, attempt: number): Claim {
