@@ -52,6 +52,7 @@ const known =
 /** A block as a module whose `main` runs it: its imports come first, and what it takes for granted from the wrapper. */
 function moduleOf(block: Block, wrapper: string, port: number): string {
   const importLine = /^import [^;]*;$/gm;
+  const prismaClient = wrapper.replace("docs/programs/wrapper.js", "adapters/prisma/client.js");
   const imports = (block.text.match(importLine) ?? []).join("\n");
   const body = block.text.replaceAll(importLine, "").replaceAll("listen(3000)", `listen(${port})`);
   const granted = known
@@ -61,7 +62,9 @@ function moduleOf(block: Block, wrapper: string, port: number): string {
         new RegExp(`\\b${name}\\b`).test(body) && !new RegExp(`\\b${name}\\b`).test(imports),
     );
   return [
-    imports.replaceAll('"./your-app.js"', JSON.stringify(wrapper)),
+    imports
+      .replaceAll('"./your-app.js"', JSON.stringify(wrapper))
+      .replaceAll('"./generated/prisma/client.js"', JSON.stringify(prismaClient)),
     `import { ${granted.join(", ")} } from ${JSON.stringify(wrapper)};`,
     `export async function main(): Promise<void> {`,
     body,
