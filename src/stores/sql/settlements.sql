@@ -1,0 +1,8 @@
+-- settlements: read who settled a key, how and why.
+-- Parameters: $1 scope  $2 key
+-- Rows: one a settlement, oldest first. They outlive the key, so there may be some for a key that does not exist.
+-- Locks: none. Settlements are few, and are read whole.
+SELECT outcome, settled_by, why, settled_at
+FROM :schema.idempotency_settlements
+WHERE scope = $1 COLLATE "C" AND key = $2 COLLATE "C"
+ORDER BY id
