@@ -1,82 +1,104 @@
 #!/usr/bin/env node
 /**
- * The command line. Owns: parsing, help and exit codes (0 done, 1 failed, 2 wrong usage). Loads a command's code when it is
- * called, so that a missing optional package is named by the command that needs it and hurts no other.
+ * The command line. Owns: parsing, help and exit codes (see exit.ts). Loads a command's code when it is called, so that a
+ * missing optional package is named by the command that needs it and hurts no other.
  */
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
+import { addOperatorCommands } from "./commands.js";
+import type { Called, Environment } from "./commands.js";
+import { CommandError, exitCodes } from "./exit.js";
+import { exitCodeHelp } from "./help.js";
 
 /** Optional peers that each command loads; all of them are named when one is missing, so that one installation is enough. */
-const packagesOf = {
+const packagesOf: Readonly<Record<string, readonly string[]>> = {
   serve: ["express", "helmet", "pg", "ioredis", "pino", "pino-http", "prom-client"],
-  migrate: ["pg"],
+  doctor: ["pg", "ioredis"],
+  forget: ["pg", "ioredis"],
 };
-type CommandName = keyof typeof packagesOf;
-
-const usage = 2;
-const failed = 1;
+const packagesOfOthers = ["pg"];
 
 /** Runs one command line and answers the exit code. */
 export async function run(
   argv: readonly string[],
-  env: Readonly<Record<string, string | undefined>> = process.env,
+  env: Environment = process.env,
 ): Promise<number> {
-  let code = 0;
-  let running: CommandName = "serve";
+  const called: Called = { name: "serve", exitCode: exitCodes.ok };
   const program = new Command("oncekey")
     .description("Idempotency keys for HTTP APIs: a retried write becomes harmless.")
     .version(version(), "-V, --version", "print the version")
     .helpOption("-h, --help", "print this help")
     .helpCommand("help [command]", "print the help of a command")
     .showHelpAfterError("Run with --help to see what there is.")
+    .addHelpText("after", exitCodeHelp)
     .exitOverride();
   program
     .command("serve")
     .description("run the payments and orders API that shows the library at work")
     .addHelpText("after", serveHelp)
     .action(async () => {
-      running = "serve";
       const { serve } = await import("./serve.js");
-      code = await serve(env);
+      called.exitCode = await serve(env);
     });
   program
     .command("migrate")
     .description("create or update the tables that the library needs; safe to run again")
     .option("--database-url <url>", "Postgres to work on (default: the variable DATABASE_URL)")
     .option("--schema <name>", "schema that holds the tables", "public")
+    .option("--new-epoch", "make every cached response of the past a miss: after restoring a dump")
+    .option("--json", "answer in JSON")
     .addHelpText("after", migrateHelp)
-    .action(async (options: { databaseUrl?: string; schema: string }) => {
-      running = "migrate";
-      const databaseUrl = options.databaseUrl ?? env["DATABASE_URL"] ?? "";
+    .action(async (given: GivenMigrate) => {
+      called.name = "migrate";
+      const databaseUrl = given.databaseUrl ?? env["DATABASE_URL"] ?? "";
       if (databaseUrl === "")
         program.error("Which database? Give --database-url, or set DATABASE_URL.");
       const { runMigrate } = await import("./migrate.js");
-      process.stdout.write(`${await runMigrate({ databaseUrl, schema: options.schema })}\n`);
+      await runMigrate({
+        databaseUrl,
+        schema: given.schema,
+        newEpoch: given.newEpoch === true,
+        json: given.json === true,
+      });
     });
+  addOperatorCommands(program, env, called);
   try {
     await program.parseAsync([...argv], { from: "user" });
-    return code;
+    return called.exitCode;
   } catch (error) {
-    return report(error, running);
+    return report(error, called.name);
   }
 }
 
+interface GivenMigrate {
+  readonly databaseUrl?: string;
+  readonly schema: string;
+  readonly newEpoch?: boolean;
+  readonly json?: boolean;
+}
+
 /** Says what went wrong and answers the exit code for it. */
-function report(error: unknown, command: CommandName): number {
+function report(error: unknown, command: string): number {
   if (error instanceof CommanderError) {
     // Help and version end parsing as errors do; commander has printed everything already.
-    return error.exitCode === 0 ? 0 : usage;
+    return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
   }
   const missing = missingPackage(error);
   const message =
     missing === undefined
       ? messageOf(error)
-      : `The package ${missing} is not installed. What \`oncekey ${command}\` needs:\n\n  npm install ${packagesOf[command].join(" ")}\n`;
+      : `The package ${missing} is not installed. What \`oncekey ${command}\` needs:\n\n  npm install ${(packagesOf[command] ?? packagesOfOthers).join(" ")}\n`;
   process.stderr.write(`${message}\n`);
-  return error instanceof Error && error.name === "ConfigError" ? usage : failed;
+  if (error instanceof CommandError) return error.exitCode;
+  return error instanceof Error && error.name === "ConfigError"
+    ? exitCodes.usage
+    : exitCodes.failed;
 }
 
 function messageOf(error: unknown): string {
+  // Where a name has several addresses, Node wraps what each of them said and says nothing itself.
+  if (error instanceof AggregateError && error.message === "")
+    return error.errors.map(messageOf).join("; ");
   return error instanceof Error ? error.message : String(error);
 }
 
@@ -120,6 +142,7 @@ Logs go to standard error as JSON lines. SIGTERM or Ctrl-C finishes what runs an
 const migrateHelp = `
 Examples:
   oncekey migrate --database-url postgres://user@localhost/shop
-  DATABASE_URL=postgres://user@localhost/shop oncekey migrate --schema idempotency`;
+  DATABASE_URL=postgres://user@localhost/shop oncekey migrate --schema idempotency
+${exitCodeHelp}`;
 
 process.exitCode = await run(process.argv.slice(2));

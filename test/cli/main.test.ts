@@ -3,28 +3,8 @@ import { dirname, join } from "node:path";
 
 import { compiledTree } from "../support/compiled-tree.js";
 import { useDatabase } from "../support/databases.js";
-import { exited, freePort, spawnChild, temporaryDirectory } from "../support/processes.js";
-
-type Outcome = { code: number | null; stdout: string; stderr: string };
-
-/** Runs `oncekey` as a process of its own, with no variable of this one but PATH. */
-async function oncekey(
-  args: readonly string[],
-  env: Record<string, string> = {},
-  tree = compiledTree(),
-): Promise<Outcome> {
-  const child = spawnChild(process.execPath, [join(tree, "dist/esm/cli/main.js"), ...args], {
-    env: { PATH: process.env["PATH"], ...env },
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  let [stdout, stderr] = ["", ""];
-  child.stdout?.on("data", (chunk: Buffer) => (stdout += chunk.toString()));
-  child.stderr?.on("data", (chunk: Buffer) => (stderr += chunk.toString()));
-  const closed = new Promise((resolve) => child.once("close", resolve));
-  await exited(child, 20_000);
-  await closed;
-  return { code: child.exitCode, stdout, stderr };
-}
+import { freePort, temporaryDirectory } from "../support/processes.js";
+import { oncekey } from "./oncekey.js";
 
 const { version } = JSON.parse(readFileSync("package.json", "utf8")) as { version: string };
 
@@ -137,17 +117,17 @@ describe("without optional packages", () => {
 
   test("each command says what to install, and help works", async () => {
     const tree = bareTree();
-    const serve = await oncekey(["serve"], {}, tree);
+    const serve = await oncekey(["serve"], {}, { tree });
     expect(serve.code).toBe(1);
     expect(serve.stderr).toMatch(/^The package [\w-]+ is not installed\./);
     expect(serve.stderr).toContain(
       "npm install express helmet pg ioredis pino pino-http prom-client",
     );
-    const migrate = await oncekey(["migrate", "--database-url", "postgres://h/d"], {}, tree);
+    const migrate = await oncekey(["migrate", "--database-url", "postgres://h/d"], {}, { tree });
     expect([migrate.code, migrate.stderr]).toEqual([
       1,
       "The package pg is not installed. What `oncekey migrate` needs:\n\n  npm install pg\n\n",
     ]);
-    expect((await oncekey(["--help"], {}, tree)).code).toBe(0);
+    expect((await oncekey(["--help"], {}, { tree })).code).toBe(0);
   });
 });
