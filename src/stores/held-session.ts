@@ -145,10 +145,15 @@ interface ListeningClient {
  * two statements, ends the process: an `error` event that nobody listens to.
  */
 export function listenForLoss(pool: AcquiringPool): void {
+  // Every route may make an adapter of its own.
+  if (watched.has(pool)) return;
+  watched.add(pool);
   pool.on("acquire", (client) => {
     if (!client.listeners("error").includes(onLoss)) client.on("error", onLoss);
   });
 }
+
+const watched = new WeakSet<AcquiringPool>();
 
 /** The next statement rejects with what happened. */
 function onLoss(): void {}

@@ -6,7 +6,7 @@ import request from "supertest";
 
 import { createIdempotency } from "../../src/index.js";
 import type { HttpRequest, Idempotency, SqlSession, TransactionAdapter } from "../../src/index.js";
-import { heldTransactions } from "../../src/stores/held-session.js";
+import { heldTransactions, listenForLoss } from "../../src/stores/held-session.js";
 import { poolTransactions } from "../../src/stores/pool-session.js";
 import { migrate, postgresStore } from "../../src/stores/postgres.js";
 import { createDatabase } from "../support/databases.js";
@@ -168,4 +168,18 @@ test("an error of the server at COMMIT is a rollback, and any other is unknown",
   expect(await endOf(Object.assign(new Error("write"), { code: "EPIPE" }))).toBe("unknown");
   const leaving = Object.assign(new Error("leaving"), { code: "57P01", severity: "FATAL" });
   expect(await endOf(leaving)).toBe("unknown");
+});
+
+test("one listener watches a pool, however many routes use it, and one a client", async () => {
+  const pool = new pg.Pool({ connectionString: database.url, max: 1 });
+  for (let route = 0; route < 20; route += 1) listenForLoss(pool);
+  expect(pool.listenerCount("acquire")).toBe(1);
+  const errorListeners = async (): Promise<number> => {
+    const client = await pool.connect();
+    const listeners = client.listenerCount("error");
+    client.release();
+    return listeners;
+  };
+  expect([await errorListeners(), await errorListeners()]).toEqual([1, 1]);
+  await pool.end();
 });
