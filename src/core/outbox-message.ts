@@ -36,7 +36,7 @@ export function outboxEventId(ref: KeyRef, name: string): string {
 /**
  * Makes a message ready to be stored.
  *
- * @param name of the message within its request: the step's, or the position of a send
+ * @param name of the message within its request, see {@link sendName}
  * @throws `message_invalid` for a topic or a payload that cannot be sent
  */
 export function outboxMessage(
@@ -52,7 +52,7 @@ export function outboxMessage(
   return { eventId: outboxEventId(ref, name), scope, key, topic, payload: text };
 }
 
-/** The name of a transaction route's message: its position, from 1. A rerun of the handler makes the same ones. */
+/** The name of a message by its position in its request, from 1. A rerun of the handler makes the same ones. */
 export function sendName(position: number): string {
   if (position > maxMessagesPerRequest)
     throw invalid(`A request can send at most ${maxMessagesPerRequest} messages.`);

@@ -38,7 +38,7 @@ beforeAll(async () => {
   api.use(express.json());
   api.post(
     "/payments",
-    idempotent.transaction<express.Request, express.Response>((req, res, tx) =>
+    idempotent.transaction((req, res, tx) =>
       handle(req, res, tx as unknown as Parameters<Handle>[2]),
     ),
   );

@@ -18,6 +18,7 @@ import {
   type Outbox,
 } from "../../src/stores/outbox.js";
 import { statementsFor } from "../../src/stores/sql-text.js";
+import { waitFor } from "../support/wait-for.js";
 import { advanceClock, useMigratedDatabase } from "./open-stores.js";
 
 const statements = statementsFor("public");
@@ -216,6 +217,30 @@ describe("claiming", () => {
     client.release();
     expect(idsOf(await outbox.claim(10, leaseMs))).toEqual([held]);
   });
+});
+
+test("writers of one key take turns, so that none can slip a message in before one that has left", async () => {
+  const client = await database.pool.connect();
+  await client.query("BEGIN");
+  const first = await insert(client, "turns", 1);
+  const second = insert(database.pool, "turns", 2);
+  await waitFor(
+    async () => {
+      const { rowCount } = await database.pool.query(
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'",
+      );
+      return rowCount === 1;
+    },
+    { what: "the second writer to wait" },
+  );
+  // A writer of another key does not.
+  const other = await insert(database.pool, "turns-other", 1);
+  expect(idsOf(await outbox.claim(10, leaseMs))).toEqual([other]);
+  await client.query("COMMIT");
+  client.release();
+  await second;
+  expect((await claimOne()).eventId).toBe(first);
+  expect(await outbox.claim(10, leaseMs)).toEqual([]);
 });
 
 describe("a lease that is over", () => {

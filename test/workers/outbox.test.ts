@@ -312,8 +312,10 @@ describe("stopping", () => {
 test("a delivery that outlasts its lease is told to stop, and writes nothing", async () => {
   const [eventId = ""] = await sendMessages(database.pool, "overrun");
   let told = false;
+  let calls = 0;
   const deaf: Destination = {
     deliver: (_message, { signal }) => {
+      calls += 1;
       signal.addEventListener("abort", () => (told = true));
       return new Promise(() => undefined);
     },
@@ -323,7 +325,10 @@ test("a delivery that outlasts its lease is told to stop, and writes nothing", a
   await waitFor(() => kinds().includes("overrun"), { what: "the overrun" });
   expect(told).toBe(true);
   await worker.stop({ graceMs: 0 });
-  expect((await messageRow(database.pool, eventId)).state).toBe("pending");
+  expect(await messageRow(database.pool, eventId)).toMatchObject({
+    state: "pending",
+    attempts: calls,
+  });
 });
 
 test("a frozen event loop cannot note a delivery that another worker has taken over", async () => {
