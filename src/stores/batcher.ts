@@ -25,7 +25,9 @@ interface Waiting<Item, Answer> {
 }
 
 /** Returns a function that adds an item to the next batch and answers for it alone. */
-export function createBatcher<Item, Answer>(options: BatcherOptions<Item, Answer>): (item: Item) => Promise<Answer> {
+export function createBatcher<Item, Answer>(
+  options: BatcherOptions<Item, Answer>,
+): (item: Item) => Promise<Answer> {
   let waiting: Waiting<Item, Answer>[] = [];
   let inFlight = 0;
   let scheduled = false;
@@ -62,7 +64,8 @@ export function createBatcher<Item, Answer>(options: BatcherOptions<Item, Answer
       const answers = await options.send(batch.map((entry) => entry.item));
       batch.forEach((entry, index) => entry.resolve(answers[index] as Answer));
     } catch (error) {
-      if (batch.length > 1 && options.isPoisoned(error)) for (const entry of batch) await dispatch([entry]);
+      if (batch.length > 1 && options.isPoisoned(error))
+        for (const entry of batch) await dispatch([entry]);
       else for (const entry of batch) entry.reject(error);
     }
   };

@@ -34,7 +34,8 @@ export async function migrate(options: MigrateOptions): Promise<readonly string[
     // Each statement sees what another process committed while this one waited for its turn, whatever the default is.
     await client.query("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE");
     await client.query("SELECT pg_advisory_xact_lock($1)", [migrationLock]);
-    if (schema !== "public") await client.query(`CREATE SCHEMA IF NOT EXISTS ${quoteIdentifier(schema)}`);
+    if (schema !== "public")
+      await client.query(`CREATE SCHEMA IF NOT EXISTS ${quoteIdentifier(schema)}`);
     await client.query("SELECT set_config('search_path', $1, true)", [quoteIdentifier(schema)]);
     await client.query(
       "CREATE TABLE IF NOT EXISTS idempotency_migrations (name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())",
@@ -46,7 +47,8 @@ export async function migrate(options: MigrateOptions): Promise<readonly string[
       await client.query(migration.sql);
       await client.query("INSERT INTO idempotency_migrations (name) VALUES ($1)", [migration.name]);
     }
-    if (options.newEpoch === true) await client.query("UPDATE idempotency_meta SET epoch = gen_random_uuid()");
+    if (options.newEpoch === true)
+      await client.query("UPDATE idempotency_meta SET epoch = gen_random_uuid()");
     await client.query("COMMIT");
     failed = false;
     return todo.map((migration) => migration.name);
@@ -58,7 +60,10 @@ export async function migrate(options: MigrateOptions): Promise<readonly string[
 }
 
 /** Resolves when the schema is there and of this version; rejects with `schema_missing` and what to do otherwise. */
-export async function assertSchema(options: { readonly pool: Pool; readonly schema?: string }): Promise<void> {
+export async function assertSchema(options: {
+  readonly pool: Pool;
+  readonly schema?: string;
+}): Promise<void> {
   const schema = checkSchemaName(options.schema ?? "public");
   const result = await options.pool
     .query<{ name: string }>(`SELECT name FROM ${quoteIdentifier(schema)}.idempotency_migrations`)
@@ -69,6 +74,8 @@ export async function assertSchema(options: { readonly pool: Pool; readonly sche
   const missing = migrations.filter((migration) => !done.has(migration.name));
   if (missing.length > 0) {
     const names = missing.map((migration) => migration.name).join(", ");
-    throw new IdempotencyError("schema_missing", { detail: `Not applied yet: ${names}. Run \`npx oncekey migrate\`.` });
+    throw new IdempotencyError("schema_missing", {
+      detail: `Not applied yet: ${names}. Run \`npx oncekey migrate\`.`,
+    });
   }
 }

@@ -3,7 +3,15 @@
  */
 import { createHash } from "node:crypto";
 import { nameOf } from "../core/key.js";
-import type { Guarantee, KeyRecord, KeyRef, KeyState, Observation, StoredHeader, StoredResponse } from "../core/record.js";
+import type {
+  Guarantee,
+  KeyRecord,
+  KeyRef,
+  KeyState,
+  Observation,
+  StoredHeader,
+  StoredResponse,
+} from "../core/record.js";
 
 /** All columns, as pg reads them. */
 export interface KeyRow {

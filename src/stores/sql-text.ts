@@ -11,7 +11,10 @@ export type Statements = Readonly<Record<StatementName, Statement>>;
 export function statementsFor(schema: string): Statements {
   const entries = Object.entries(sql).map(([name, text]) => [
     name,
-    { name: `oncekey_${name}`, text: stripComments(text).replaceAll(":schema.", `${quoteIdentifier(schema)}.`) },
+    {
+      name: `oncekey_${name}`,
+      text: stripComments(text).replaceAll(":schema.", `${quoteIdentifier(schema)}.`),
+    },
   ]);
   return Object.fromEntries(entries) as Statements;
 }

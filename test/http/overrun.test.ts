@@ -11,7 +11,9 @@ const database = useDatabase({ prepare: (pool) => migrate({ pool }) });
 
 test("a handler beyond maxRunMs ends as outcome_unknown, and may still complete late", async () => {
   let finish: () => void = () => undefined;
+  let entered: () => void = () => undefined;
   const gate = new Promise<void>((resolve) => (finish = resolve));
+  const inside = new Promise<void>((resolve) => (entered = resolve));
   const idempotent = createIdempotency({
     store: postgresStore({ pool: database.pool }),
     scope: () => "acme",
@@ -23,11 +25,13 @@ test("a handler beyond maxRunMs ends as outcome_unknown, and may still complete 
   const app = express();
   app.use(express.json());
   app.post("/orders", idempotent(), async (_req, res) => {
+    entered();
     await gate;
     res.status(201).json({ late: true });
   });
   const send = () => request(app).post("/orders").set("Idempotency-Key", "hangs-here").send({});
   const first = send().then((response) => response);
+  await inside;
   await waitFor(async () => (await send()).body.code === "outcome_unknown", {
     what: "the end of the lease",
   });
