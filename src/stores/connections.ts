@@ -64,6 +64,7 @@ const sessionSettings = `
  */
 const transactionSettings = (timeoutMs: number): string => `
   SELECT set_config('statement_timeout', '${Math.round(timeoutMs)}', true),
+    set_config('idle_in_transaction_session_timeout', '${Math.round(timeoutMs)}', true),
     CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
       THEN set_config('synchronous_commit', 'on', true) END`;
 
@@ -187,6 +188,15 @@ export function asSchemaError(error: unknown): unknown {
   return error;
 }
 
+/**
+ * Of a session. A process that freezes between two statements of a transaction keeps the row of its key locked, and locked
+ * means alive: without the second limit nobody could go on with that key.
+ */
+function timeLimits(ms: number): Pick<PoolConfig, TimeLimit> {
+  return { statement_timeout: ms, idle_in_transaction_session_timeout: ms };
+}
+type TimeLimit = "statement_timeout" | "idle_in_transaction_session_timeout";
+
 function derivePool(pool: Pool, options: ConnectionOptions): Pool {
   const { options: given } = pool as Pool & { options: PoolConfig };
   const PoolClass = pool.constructor as new (config: PoolConfig) => Pool;
@@ -201,7 +211,7 @@ function derivePool(pool: Pool, options: ConnectionOptions): Pool {
     keepAlive: true,
     connectionTimeoutMillis: options.timeoutMs,
     // Sent as the session begins, which poolers refuse.
-    ...(options.pooler === undefined ? { statement_timeout: options.timeoutMs } : {}),
+    ...(options.pooler === undefined ? timeLimits(options.timeoutMs) : {}),
     query_timeout: options.timeoutMs + 250,
     allowExitOnIdle: true,
   });

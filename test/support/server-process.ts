@@ -3,7 +3,7 @@ import { type ChildProcess } from "node:child_process";
 import { join } from "node:path";
 
 import { compiledTree } from "./compiled-tree.js";
-import { endChild, exited, freePort, isRunning, spawnChild } from "./processes.js";
+import { endChild, exited, isRunning, spawnChild } from "./processes.js";
 import { waitFor } from "./wait-for.js";
 
 export type ProcessOptions = {
@@ -91,33 +91,30 @@ function control(child: ChildProcess & { pid: number }, name: string): RunningPr
   };
 }
 
+const listening = /^oncekey is listening on http:\/\/\S+:(\d+)$/m;
+
 /**
  * Starts `oncekey serve` on a free port and waits until `/readyz` answers 200. Set DATABASE_URL, REDIS_URL or
  * ONCEKEY_DATA_DIR in `env`: none of them is taken from this process.
  */
 export async function startServer(options: ProcessOptions = {}): Promise<ServerProcess> {
-  const port = Number(options.env?.["PORT"] ?? (await freePort()));
   const running = startProgram("src/cli/main.ts", {
     ...options,
     args: ["serve", ...(options.args ?? [])],
-    env: { DATABASE_URL: undefined, REDIS_URL: undefined, ...options.env, PORT: String(port) },
+    // Taken by the server itself: a port that was free a moment ago may be somebody else's by then.
+    env: { DATABASE_URL: undefined, REDIS_URL: undefined, PORT: "0", ...options.env },
   });
-  const url = `http://127.0.0.1:${port}`;
-  let over = false;
-  void running.exited(600_000).then(
-    () => (over = true),
-    () => {},
-  );
   try {
+    const [, port] = await running.waitForOutput(listening, 20_000);
+    const url = `http://127.0.0.1:${port}`;
     await waitFor(
-      async () => over || (await fetch(`${url}/readyz`, { signal: AbortSignal.timeout(2_000) })).ok,
+      async () => (await fetch(`${url}/readyz`, { signal: AbortSignal.timeout(2_000) })).ok,
       { timeoutMs: 20_000, what: `${url}/readyz` },
     );
-    if (over) throw new Error("The server ended.");
+    return { ...running, url, port: Number(port) };
   } catch (cause) {
     const output = running.output();
     await running.kill();
     throw new Error(`The server did not become ready:\n${output}`, { cause });
   }
-  return { ...running, url, port };
 }

@@ -139,8 +139,13 @@ export async function startTcpProxy({ target, faults }: ProxyOptions): Promise<T
   const state = { refusing: false, dropping: false, delayMs: 0 };
   const count = { accepted: 0, cutRequests: 0, droppedReplies: 0 };
 
+  const resetClient = (client: Socket): void => {
+    // Node leaves the handle of a socket open that is reset while it shuts down, and with it the process.
+    if (client.writableEnded) client.destroy();
+    else client.resetAndDestroy();
+  };
   const reset = (pair: Pair): void => {
-    pair.client.resetAndDestroy();
+    resetClient(pair.client);
     pair.server.destroy();
   };
 
@@ -150,7 +155,7 @@ export async function startTcpProxy({ target, faults }: ProxyOptions): Promise<T
     count.accepted += 1;
     client.setNoDelay(true);
     const server = connect({ ...upstream, noDelay: true });
-    server.on("error", () => client.resetAndDestroy());
+    server.on("error", () => resetClient(client));
     const pair: Pair = { client, server };
     pairs.add(pair);
     let isNewRequest = true;
@@ -205,7 +210,7 @@ export async function startTcpProxy({ target, faults }: ProxyOptions): Promise<T
       if (trap === undefined || trap.cut.forward) server.write(bytes);
       if (trap !== undefined && !trap.cut.afterReply) {
         // A graceful end towards the server: it still gets what was forwarded.
-        client.resetAndDestroy();
+        resetClient(client);
         server.end();
         trap.sprung();
       }
