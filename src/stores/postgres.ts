@@ -69,7 +69,7 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
   const prepare = pooler === undefined && (options.prepare ?? true);
   const statements = statementsFor(schema);
   const epoch = watchEpoch({
-    believedMs: pooler === undefined ? undefined : pooledEpochMs,
+    believedMs: pooler === undefined ? Infinity : pooledEpochMs,
     refresh: () => claims.run(statements.epoch, []),
     clock: systemClock,
   });
@@ -79,7 +79,7 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
     pooler,
     epochSql: statements.epoch.text,
     onEpoch: (read: string | undefined, askedAtMs: number) => epoch.read(read, askedAtMs),
-    isEpochKnown: () => epoch.current() !== undefined,
+    isEpochKnown: () => epoch.isKnown(),
   };
   const claims = openConnections(pool, { ...shared, max: claimConnections });
   const holders = openConnections(pool, { ...shared, max: holderConnections });
