@@ -18,6 +18,8 @@ import { waitFor } from "./wait-for.js";
 export type PostgresOptions = {
   /** More settings, by name; these win over the defaults. */
   settings?: Record<string, string>;
+  /** Fills the data folder in place of initdb; it then belongs to the account. */
+  fill?: (dataDir: string, programs: PostgresPrograms) => void;
 };
 
 export type PostgresServer = {
@@ -50,7 +52,8 @@ const defaults: Record<string, string> = {
   log_min_messages: "warning",
 };
 
-function environment(): NodeJS.ProcessEnv {
+/** For PostgreSQL's programs: nothing of what this machine prefers. */
+export function postgresEnvironment(): NodeJS.ProcessEnv {
   const kept = Object.entries(process.env).filter(([name]) => !/^(PG|LC_|LANG)/.test(name));
   return { ...Object.fromEntries(kept), LC_ALL: "C" };
 }
@@ -60,7 +63,7 @@ function initialise({ initdb, account }: PostgresPrograms, dataDir: string): voi
   const { status, stdout, stderr, error } = spawnSync(initdb, [...args, "--no-sync"], {
     ...account,
     cwd: "/",
-    env: environment(),
+    env: postgresEnvironment(),
     encoding: "utf8",
   });
   if (status !== 0)
@@ -115,7 +118,8 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
   const programs = findPostgres();
   const folder = temporaryDirectory("postgres", programs.account);
   const dataDir = join(folder, "data");
-  initialise(programs, dataDir);
+  if (options.fill === undefined) initialise(programs, dataDir);
+  else options.fill(dataDir, programs);
   const port = await freePort();
   const logFile = join(folder, "postgres.log");
   const settings = { ...defaults, ...options.settings };
@@ -134,14 +138,14 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     const child = spawnChild(programs.postgres, args, {
       ...programs.account,
       cwd: "/",
-      env: environment(),
+      env: postgresEnvironment(),
       detached: true,
       stdio: ["ignore", output, output],
     });
     closeSync(output);
     child.unref();
     const isReady = (): boolean =>
-      pidLines()[0] === String(child.pid) && pidLines()[7]?.trim() === "ready";
+      pidLines()[0] === String(child.pid) && /^(ready|standby)\s*$/.test(pidLines()[7] ?? "");
     await waitFor(() => isReady() || !isRunning(child), { timeoutMs: 30_000, what: "PostgreSQL" });
     if (!isRunning(child)) throw new Error(`PostgreSQL ended:\n${readFileSync(logFile, "utf8")}`);
     return child;
