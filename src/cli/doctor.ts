@@ -79,5 +79,7 @@ function inWords(findings: readonly Finding[], problems: number, warnings: numbe
   const redis = findings.some(({ area }) => area === "redis")
     ? ""
     : "\nNo Redis was looked at (--redis-url or REDIS_URL).";
-  return `${lines.join("\n")}\n${redis}\n${problems} problems, ${warnings} warnings.`;
+  const count = (number: number, word: string): string =>
+    `${number} ${word}${number === 1 ? "" : "s"}`;
+  return `${lines.join("\n")}\n${redis}\n${count(problems, "problem")}, ${count(warnings, "warning")}.`;
 }

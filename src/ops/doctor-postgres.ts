@@ -107,7 +107,7 @@ function serverFindings(found: Settings): readonly Finding[] {
       when: found.standbys === "",
       level: "warning",
       advice:
-        "A failover to an asynchronous replica loses what was committed last, and those keys are free again. See docs/guarantees.md. Nothing to do where there is no failover.",
+        "A failover to an asynchronous replica loses what was committed last, and those keys are free again. See docs/operations.md. Nothing to do where there is no failover.",
     }),
   ];
 }

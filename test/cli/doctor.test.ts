@@ -61,7 +61,7 @@ describe("a healthy pair of servers", () => {
     const words = await oncekey(["doctor", "--database-url", database.url]);
     expect(words.code).toBe(0);
     expect(words.stdout).toMatch(/^ok {7}postgres: version: \d+/m);
-    expect(words.stdout).toMatch(/^0 problems, 1 warnings\.$/m);
+    expect(words.stdout).toMatch(/^0 problems, 1 warning\.$/m);
     expect(words.stdout).toContain("No Redis was looked at");
   });
 
