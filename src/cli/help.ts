@@ -19,7 +19,8 @@ Examples:
   oncekey inspect order-1042 --scope acct_1:test --show-body`,
   release: `
 The same as resolve --not-executed: the next request with this key runs. Say this only when you know
-that nothing was done. Refused while the holder lives, and where a response is stored.
+that nothing was done. Refused while the holder lives, and where a response is stored. A steps request keeps
+its finished steps, and goes on with the call that nobody knew of.
 
 Example:
   oncekey release order-1042 --scope acct_1:test --why "no such order at the warehouse"`,

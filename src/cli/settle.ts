@@ -30,7 +30,9 @@ export interface ForgetOptions extends SettleOptions {
 
 /** Gives a key back: its work is known not to have been done. */
 export async function runNotExecuted(options: SettleOptions): Promise<void> {
-  await settle(options, "is free again: the next request with it runs", (operations, observed) =>
+  const outcome =
+    "is free again: the next request with it runs. A steps request goes on after its finished steps";
+  await settle(options, outcome, (operations, observed) =>
     operations.resolveNotExecuted(observed, options.settler),
   );
 }

@@ -18,7 +18,10 @@ export interface Operations {
     windows: Windows,
     settler: Settler,
   ): Promise<"ok" | "refused">;
-  /** Gives an abandoned or set-aside key back: its work is known not to have been done. */
+  /**
+   * Gives an abandoned or set-aside key back: its work is known not to have been done. A steps request with finished steps is
+   * due at once instead: what was not done is the call that nobody knew of, and it goes on with that one.
+   */
   resolveNotExecuted(observed: KeyRecord, settler: Settler): Promise<"ok" | "refused">;
   /** Makes a parked steps request due now, with all its attempts before it. */
   retry(observed: KeyRecord, settler: Settler): Promise<"ok" | "refused">;

@@ -1,10 +1,28 @@
--- release: give running keys back as if they had never been sent.
+-- release: give running keys back as if this claim had never been made.
 -- Parameters, arrays of one length, sorted by (scope, key): $1 scope text[]  $2 key text[]  $3 claim id uuid[]
 --   $4 token bigint[]
 -- Rows: one `slot` for each key given back; a slot without a row is lost.
 -- Locks: the rows. Completed keys are never matched, so no cached response can outlive its row.
-DELETE FROM :schema.idempotency_keys k
-USING unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) WITH ORDINALITY AS i (scope, key, claim_id, token, position)
-WHERE k.scope = i.scope COLLATE "C" AND k.key = i.key COLLATE "C"
-  AND k.claim_id = i.claim_id AND k.token = i.token AND k.state = 'running'
-RETURNING i.position::int AS slot
+-- A steps request that was taken over has recovery points of the attempts before, and without them its next attempt would do
+-- all of it again: it stays, due at once. Its steps themselves never release it.
+WITH input AS MATERIALIZED (
+  SELECT i.*
+  FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) WITH ORDINALITY AS i (scope, key, claim_id, token, position)
+), kept AS (
+  UPDATE :schema.idempotency_keys k
+  SET state = 'parked', lease_until = NULL, next_attempt_at = :schema.idempotency_now(), attempt = k.attempt - 1
+  FROM input i
+  WHERE k.scope = i.scope COLLATE "C" AND k.key = i.key COLLATE "C"
+    AND k.claim_id = i.claim_id AND k.token = i.token AND k.state = 'running' AND k.guarantee = 'steps' AND k.attempt > 1
+  RETURNING i.position
+), deleted AS (
+  DELETE FROM :schema.idempotency_keys k
+  USING input i
+  WHERE k.scope = i.scope COLLATE "C" AND k.key = i.key COLLATE "C"
+    AND k.claim_id = i.claim_id AND k.token = i.token AND k.state = 'running'
+    AND NOT (k.guarantee = 'steps' AND k.attempt > 1)
+  RETURNING i.position
+)
+SELECT position::int AS slot FROM kept
+UNION ALL
+SELECT position::int FROM deleted
