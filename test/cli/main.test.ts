@@ -25,6 +25,7 @@ test("the help of serve names every variable", async () => {
     "REDIS_URL",
     "ONCEKEY_API_KEYS",
     "ONCEKEY_DIALECT",
+    "ONCEKEY_POOLER",
     "ONCEKEY_DATA_DIR",
     "PROVIDER_URL",
     "LOG_LEVEL",

@@ -214,6 +214,28 @@ describeWithPgBouncer("PgBouncer in transaction mode", () => {
       expect(await countCharges(call.key)).toBe(1);
     });
 
+    test("fifty equal checkouts, with their steps and their messages, are paid once", async () => {
+      const server = await serve();
+      const body = {
+        ...charge("tok_visa"),
+        items: [{ sku: "mug", quantity: 1 }],
+        amount: undefined,
+      };
+      const call = { key: newKey(), body };
+      await Promise.all(
+        Array.from({ length: many }, () => post(server.url, "/v1/checkouts", call)),
+      );
+      const made = await retry(server.url, "/v1/checkouts", call);
+      expect(made.status).toBe(201);
+      await isReplayed(made, await retry(server.url, "/v1/checkouts", call));
+      const { rows } = await serverDatabase.pool.query(
+        `SELECT (SELECT count(*)::int FROM checkouts) AS checkouts,
+           (SELECT count(*)::int FROM idempotency_outbox WHERE key = $1) AS receipts`,
+        [call.key],
+      );
+      expect(rows).toEqual([{ checkouts: 1, receipts: 1 }]);
+    });
+
     test("a charge killed before its commit leaves nothing behind, and its retry makes it", async () => {
       const first = await serve();
       const key = newKey();
