@@ -17,7 +17,6 @@ import { plainMiddleware, stepsMiddleware, transactionMiddleware } from "./http/
 import type { AdapterContext, HttpRequest, TransactionHandler } from "./http/adapter.js";
 import type { Idempotency } from "./http/express.js";
 import { createStepsRoute } from "./steps/route.js";
-import type { StepsRouteInput } from "./steps/route.js";
 import { tiered } from "./stores/tiered.js";
 import { startBackground } from "./workers/background.js";
 
@@ -91,29 +90,29 @@ export function createIdempotency<Request extends HttpRequest = ExpressRequest>(
     const [route, handler] = typeof first === "function" ? [{}, first] : [first, second];
     demand(typeof handler === "function", "idempotent.transaction needs a handler (req, res, tx).");
     demand(store.transactions !== undefined, `Transaction routes ${needsPostgres}`);
-    return transactionMiddleware(context, route, handler as AnyHandler);
+    return transactionMiddleware(context, route, handler);
   }
   function steps(
     name: string,
     first: (RouteOptions & StepsOptions) | StepsHandler,
     second?: StepsHandler,
   ) {
-    const [given, handler] = typeof first === "function" ? [{}, first] : [first, second];
+    const [routeOptions, handler] = typeof first === "function" ? [{}, first] : [first, second];
     demand(typeof name === "string" && name !== "", "idempotent.steps needs a name.");
     demand(typeof handler === "function", "idempotent.steps needs a handler (request, steps).");
     demand(!stepsRoutes.has(name), `Two steps routes are called ${name}.`);
     const source = store.steps;
     demand(source !== undefined, `Steps routes ${needsPostgres}`);
-    const { route, steps: stepsOptions } = resolveSteps(options.route, given);
+    const { route, steps: stepsOptions } = resolveSteps(options.route, routeOptions);
     const input = { name, handler, route, options: stepsOptions, source, clock };
-    const stepsRoute = createStepsRoute(input as StepsRouteInput);
+    const stepsRoute = createStepsRoute(input);
     stepsRoutes.set(name, stepsRoute);
     background?.startCompleter();
     return stepsMiddleware(context, stepsRoute);
   }
   return Object.assign(idempotent, {
     transaction: transaction as unknown as Idempotency["transaction"],
-    steps: steps as unknown as Idempotency["steps"],
+    steps,
     find: (ref: KeyRef) => store.find(ref),
     operations: store.operations,
     check: () => store.check(),

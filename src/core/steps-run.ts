@@ -3,6 +3,7 @@
  * aside. The same for a request that a client waits for and for one that the completer picked up.
  */
 import type { AttemptResult, AttemptRunner, ResolvedSteps, StepsRequest } from "./attempt.js";
+import { startDeadline } from "./deadline.js";
 import { IdempotencyError } from "./errors.js";
 import { createPlainRun } from "./plain-run.js";
 import type { PlainRunContext, PlainRunInput } from "./plain-run.js";
@@ -84,19 +85,16 @@ export function createStepsRun(context: PlainRunContext, input: StepsInput): Ste
   };
 
   const attempt = async (fresh: StepsRequest | undefined): Promise<AttemptResult> => {
-    const timeUp = new AbortController();
-    const done = new AbortController();
-    void clock.sleep(route.route.maxRunMs, done.signal).then(() => {
-      if (!done.signal.aborted) timeUp.abort(new Error("The request did not end within maxRunMs."));
-    });
+    const message = "The request did not end within maxRunMs.";
+    const deadline = startDeadline(clock, route.route.maxRunMs, message);
     try {
       const isFirst = claim.attempt === 1 && fresh !== undefined;
       const request = isFirst ? fresh : await storedRequest();
-      return await route.runAttempt(claim, request, timeUp.signal);
+      return await route.runAttempt(claim, request, deadline.signal);
     } catch (error) {
       return { kind: "failed", error };
     } finally {
-      done.abort();
+      deadline.clear();
     }
   };
 

@@ -9,7 +9,6 @@ import type { ResolvedOptions, ResolvedRoute } from "../core/options.js";
 import type { KeyedRequest } from "../core/request.js";
 import type { AdapterContext, HttpRequest, Keyed } from "./adapter.js";
 import { givenRequestId, pathOf, readContent } from "./request.js";
-import type { ParsedRequest } from "./request.js";
 
 /** Reads the key of a request and everything that a claim needs; undefined for one that passes without a key. */
 export function keyedReader(
@@ -51,11 +50,10 @@ function reader(
     const request: KeyedRequest = {
       scope,
       key,
-      fingerprint: fingerprintOf(readContent(req as ParsedRequest)),
+      fingerprint: fingerprintOf(readContent(req)),
       method: req.method ?? "",
-      path: pathOf(req as ParsedRequest),
-      requestId:
-        options.requestId?.(req) ?? givenRequestId(req as ParsedRequest) ?? `req_${clock.uuid()}`,
+      path: pathOf(req),
+      requestId: options.requestId?.(req) ?? givenRequestId(req) ?? `req_${clock.uuid()}`,
       route,
       signal: route.concurrent === "reject" ? neverAborted : abortedWhenGone(res),
     };

@@ -10,7 +10,6 @@ import type { AdapterContext, HttpRequest, Keyed } from "./adapter.js";
 import { renderError } from "./problem.js";
 import { sendResponse } from "./recorder.js";
 import { pathOf } from "./request.js";
-import type { ParsedRequest } from "./request.js";
 
 /** What Express adds that a steps handler may need. */
 interface RoutedRequest {
@@ -79,7 +78,7 @@ function toStepsRequest(req: HttpRequest, keyed: Keyed, route: StepsRoute): Step
     scope,
     key,
     method,
-    path: pathOf(req as ParsedRequest),
+    path: pathOf(req),
     params: { ...params },
     query: { ...query },
     headers: Object.fromEntries(headers),

@@ -14,6 +14,7 @@ import type {
   StepsRequest,
 } from "../core/attempt.js";
 import type { Clock } from "../core/clock.js";
+import { startDeadline } from "../core/deadline.js";
 import { downstreamKey } from "../core/downstream-key.js";
 import { outboxMessage, sendName } from "../core/outbox-message.js";
 import type { Claim } from "../core/record.js";
@@ -263,16 +264,13 @@ class Attempt implements Steps {
     ms: number,
     work: (signal: AbortSignal) => Promise<Result>,
   ): Promise<Result> {
-    const timeUp = new AbortController();
-    const signal = AbortSignal.any([timeUp.signal, this.#signal]);
-    const done = new AbortController();
-    void this.#context.clock.sleep(ms, done.signal).then(() => {
-      if (!done.signal.aborted) timeUp.abort(new Error(`The step did not end within ${ms} ms.`));
-    });
+    const message = `The step did not end within ${ms} ms.`;
+    const deadline = startDeadline(this.#context.clock, ms, message);
+    const signal = AbortSignal.any([deadline.signal, this.#signal]);
     try {
       return await untilAborted(work(signal), signal);
     } finally {
-      done.abort();
+      deadline.clear();
     }
   }
 

@@ -17,7 +17,7 @@ const database = useDatabase({
 
 const instances: Idempotency[] = [];
 afterEach(async () => {
-  await Promise.all(instances.splice(0).map((instance) => instance.close()));
+  await Promise.all(instances.splice(0).map((each) => each.close()));
 });
 
 interface Instance {
