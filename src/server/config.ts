@@ -40,6 +40,8 @@ export interface ServerConfig {
   readonly providerHonoursKeys: boolean;
   /** Whether the provider's charges can be looked up by their key. */
   readonly providerLookup: boolean;
+  /** Where receipts are delivered; undefined: they wait in the outbox. */
+  readonly receipts: { readonly url: string; readonly secret: string } | undefined;
 }
 
 /** Thrown with every problem of the environment, one line each. */
@@ -86,6 +88,11 @@ const environment = z.object({
   PROVIDER_URL: urlOf("http", "https").optional(),
   PROVIDER_HONOURS_KEYS: z.enum(["true", "false"], "must be true or false").default("true"),
   PROVIDER_LOOKUP: z.enum(["true", "false"], "must be true or false").default("false"),
+  RECEIPTS_URL: urlOf("http", "https").optional(),
+  RECEIPTS_SECRET: z
+    .string()
+    .regex(/^whsec_[A-Za-z0-9+/]{32,}={0,2}$/, "must be whsec_ and at least 24 bytes in base64")
+    .optional(),
 });
 
 /**
@@ -97,14 +104,17 @@ export function readConfig(
   env: Readonly<Record<string, string | undefined>>,
   isTerminal = false,
 ): ServerConfig {
-  const present = Object.entries(env).filter(([, value]) => value !== undefined && value !== "");
-  const result = environment.safeParse(Object.fromEntries(present));
-  if (!result.success) {
-    throw new ConfigError(
-      result.error.issues.map((issue) => `${issue.path.join(".")} ${issue.message}`),
-    );
-  }
+  const entries = Object.entries(env).filter(([, value]) => value !== undefined && value !== "");
+  const present = Object.fromEntries(entries);
+  const result = environment.safeParse(present);
+  const isHalf =
+    (present["RECEIPTS_URL"] === undefined) !== (present["RECEIPTS_SECRET"] === undefined);
+  const half = isHalf ? ["RECEIPTS_URL and RECEIPTS_SECRET must be set together"] : [];
+  const wrong =
+    result.error?.issues.map((issue) => `${issue.path.join(".")} ${issue.message}`) ?? [];
+  if (!result.success || isHalf) throw new ConfigError([...wrong, ...half]);
   const read = result.data;
+  const { RECEIPTS_URL: url, RECEIPTS_SECRET: secret } = read;
   return {
     port: read.PORT,
     host: read.HOST,
@@ -122,6 +132,7 @@ export function readConfig(
     providerUrl: read.PROVIDER_URL,
     providerHonoursKeys: read.PROVIDER_HONOURS_KEYS === "true",
     providerLookup: read.PROVIDER_LOOKUP === "true",
+    receipts: url === undefined || secret === undefined ? undefined : { url, secret },
   };
 }
 

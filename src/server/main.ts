@@ -14,6 +14,7 @@ import { listen } from "./listener.js";
 import { createLogger } from "./observation.js";
 import { openPostgres } from "./postgres.js";
 import { startProvider } from "./provider.js";
+import { deliverReceipts } from "./receipts.js";
 import { createProviderClient } from "./provider-client.js";
 import { openRedis } from "./redis.js";
 
@@ -78,6 +79,11 @@ async function open(
   if (redis !== undefined) closers.push(() => redis.close());
 
   const providerUrl = config.providerUrl ?? (await openProvider(config, closers));
+
+  if (config.receipts !== undefined) {
+    const { pool } = postgres;
+    closers.push(deliverReceipts({ pool, pooler: config.pooler, logger, ...config.receipts }));
+  }
 
   let isDraining = false;
   const api = createApp({

@@ -1,5 +1,7 @@
 import { ConfigError, readConfig } from "../../src/server/config.js";
 
+const receiptsSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
 test("needs nothing", () => {
   expect(readConfig({ REDIS_URL: "", PATH: "/bin" })).toEqual({
     port: 3000,
@@ -16,6 +18,7 @@ test("needs nothing", () => {
     providerUrl: undefined,
     providerHonoursKeys: true,
     providerLookup: false,
+    receipts: undefined,
   });
 });
 
@@ -37,6 +40,8 @@ test("reads every variable", () => {
       PROVIDER_URL: "https://provider.example",
       PROVIDER_HONOURS_KEYS: "false",
       PROVIDER_LOOKUP: "true",
+      RECEIPTS_URL: "https://hooks.example/receipts",
+      RECEIPTS_SECRET: receiptsSecret,
     }),
   ).toEqual({
     port: 0,
@@ -57,6 +62,7 @@ test("reads every variable", () => {
     providerUrl: "https://provider.example",
     providerHonoursKeys: false,
     providerLookup: true,
+    receipts: { url: "https://hooks.example/receipts", secret: receiptsSecret },
   });
 });
 
@@ -81,6 +87,7 @@ test("reports every problem at once, and repeats no secret", () => {
       PROVIDER_URL: "ftp://x",
       PROVIDER_HONOURS_KEYS: "no",
       PROVIDER_LOOKUP: "yes",
+      RECEIPTS_SECRET: "hush",
     });
   expect(readWrong).toThrow(ConfigError);
   expect(problemsOf(readWrong)).toEqual([
@@ -99,6 +106,8 @@ test("reports every problem at once, and repeats no secret", () => {
     "PROVIDER_URL must be a URL that begins with http:// or https://",
     "PROVIDER_HONOURS_KEYS must be true or false",
     "PROVIDER_LOOKUP must be true or false",
+    "RECEIPTS_SECRET must be whsec_ and at least 24 bytes in base64",
+    "RECEIPTS_URL and RECEIPTS_SECRET must be set together",
   ]);
 });
 
