@@ -132,6 +132,20 @@ export async function effectsOf(shop: Shop, key: string): Promise<Effects> {
   };
 }
 
+/** Every row that belongs to a key, as it stands. */
+export async function rowsOf(shop: Shop, key: string): Promise<string> {
+  const { rows } = await shop.database.pool.query<{ all: string }>(
+    `SELECT jsonb_pretty(jsonb_build_array(
+       (SELECT to_jsonb(k) FROM idempotency_keys k WHERE k.key = $1),
+       (SELECT jsonb_agg(s ORDER BY s.position) FROM idempotency_steps s WHERE s.key = $1),
+       (SELECT jsonb_agg(o ORDER BY o.sequence) FROM idempotency_outbox o WHERE o.key = $1),
+       (SELECT jsonb_agg(c ORDER BY c.id) FROM checkouts c WHERE c.idempotency_key = $1),
+       (SELECT to_jsonb(a) FROM stock a WHERE a.sku = $1))) AS all`,
+    [key],
+  );
+  return rows[0]?.all ?? "";
+}
+
 export async function stateOf(shop: Shop, key: string): Promise<string | undefined> {
   const { rows } = await shop.database.pool.query<{ state: string }>(
     "SELECT state FROM idempotency_keys WHERE key = $1",

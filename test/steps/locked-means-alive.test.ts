@@ -1,9 +1,11 @@
 /** A step's transaction holds the row of its key: while it can still commit, nobody takes over, whatever the clock says. */
+import { randomUUID } from "node:crypto";
+
 import express from "express";
 import pg from "pg";
 import request from "supertest";
 
-import { createIdempotency, type Idempotency } from "../../src/index.js";
+import { createIdempotency } from "../../src/index.js";
 import { migrate, postgresStore } from "../../src/stores/postgres.js";
 import { moveClock } from "../faults/shop.js";
 import { useDatabase } from "../support/databases.js";
@@ -16,7 +18,13 @@ const database = useDatabase({
   },
 });
 
-function api(pool: pg.Pool): [Idempotency, express.Express] {
+const closers: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  await moveClock(database.pool, 0);
+  for (const close of closers.splice(0).toReversed()) await close();
+});
+
+function api(pool: pg.Pool): express.Express {
   const idempotent = createIdempotency({
     store: postgresStore({ pool }),
     scope: "global",
@@ -32,35 +40,36 @@ function api(pool: pg.Pool): [Idempotency, express.Express] {
       return { status: 201, body: {} };
     }),
   );
-  return [idempotent, app];
+  closers.push(() => idempotent.close({ graceMs: 1_000 }));
+  return app;
 }
 
 test.each([
   ["before its first write", /INSERT INTO rows/],
   ["before its recovery point", /\0oncekey_steps-save\0/],
   ["before its COMMIT", /COMMIT\0/],
-])("a step that stands still %s keeps its key past the lease", async (when, pattern) => {
-  const key = `locked ${when}`;
+])("a step that stands still %s keeps its key past the lease", async (_when, pattern) => {
+  const key = randomUUID();
   const post = (app: express.Express) =>
     request(app).post("/rows").set("Idempotency-Key", key).send({});
   const proxy = await startTcpProxy({ target: database.url });
   const pool = new pg.Pool({ connectionString: proxy.via(database.url) });
-  const [slow, slowApp] = api(pool);
-  const [other, otherApp] = api(database.pool);
+  pool.on("error", () => undefined);
+  closers.push(
+    () => proxy.close(),
+    () => pool.end(),
+  );
+  const [slow, other] = [api(pool), api(database.pool)];
   const holding = proxy.holdAt(pattern);
-  const first = post(slowApp).then((response) => response);
+  const first = post(slow).then((response) => response);
   const held = await holding;
   // Past the lease, and well before the next heartbeat.
   await moveClock(database.pool, 60_000);
-  const early = await post(otherApp);
+  const early = await post(other);
   expect([early.status, early.body.code]).toEqual([409, "in_progress"]);
   held.release();
   expect((await first).status).toBe(201);
-  await post(otherApp).expect(201);
+  await post(other).expect(201);
   const rows = await database.pool.query("SELECT FROM rows WHERE key = $1", [key]);
   expect(rows.rowCount).toBe(1);
-  await moveClock(database.pool, 0);
-  await Promise.all([slow.close(), other.close()]);
-  await pool.end();
-  await proxy.close();
 });
