@@ -1,3 +1,7 @@
+import { once } from "node:events";
+import { type AddressInfo, connect, createServer } from "node:net";
+import { text } from "node:stream/consumers";
+
 import pg from "pg";
 
 import { useDatabase } from "./databases.js";
@@ -74,6 +78,23 @@ test("a reply is held while what it answers is done", async () => {
   held.drop();
   await expect(lost).rejects.toThrow();
   await database.pool.query("delete from t where id >= 10");
+});
+
+test("an end comes behind the bytes that are held", async () => {
+  const server = createServer((socket) => socket.once("data", () => socket.end("last words")));
+  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+  const { port } = server.address() as AddressInfo;
+  const toServer = await startTcpProxy({ target: port });
+  const holding = toServer.holdAt("anything", { reply: true });
+  const client = connect(toServer.port, "127.0.0.1");
+  const words = text(client);
+  client.write("anything");
+  const held = await holding;
+  server.close();
+  await once(server, "close");
+  held.release();
+  expect(await words).toBe("last words");
+  await toServer.close();
 });
 
 test("replies vanish while requests arrive, and pass again after healing", async () => {

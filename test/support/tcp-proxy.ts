@@ -185,7 +185,7 @@ export async function startTcpProxy({ target, faults }: ProxyOptions): Promise<T
     };
 
     client.on("data", (bytes) => {
-      if (pair.held !== undefined) return void pair.held.push(() => server.write(bytes));
+      if (pair.held !== undefined) return inOrder(() => server.write(bytes));
       const fault = draw();
       isNewRequest = false;
       if (fault === "cutRequest") {
@@ -222,7 +222,7 @@ export async function startTcpProxy({ target, faults }: ProxyOptions): Promise<T
         return cutOnReply();
       }
       if (state.dropping) return;
-      if (pair.held !== undefined) return void pair.held.push(() => client.write(bytes));
+      if (pair.held !== undefined) return inOrder(() => client.write(bytes));
       if (holdOnReply !== undefined) {
         pair.held = [() => client.write(bytes)];
         holdOnReply();
@@ -232,13 +232,18 @@ export async function startTcpProxy({ target, faults }: ProxyOptions): Promise<T
       if (state.delayMs === 0) client.write(bytes);
       else setTimeout(() => client.writable && client.write(bytes), state.delayMs);
     });
-    client.on("end", () => server.end());
-    server.on("end", () => setTimeout(() => client.end(), state.delayMs));
+    /** An end comes behind what is held, or the bytes before it would be lost. */
+    const inOrder = (pass: () => void): void => {
+      if (pair.held === undefined) pass();
+      else pair.held.push(pass);
+    };
+    client.on("end", () => inOrder(() => server.end()));
+    server.on("end", () => inOrder(() => setTimeout(() => client.end(), state.delayMs)));
     client.on("close", () => {
       pairs.delete(pair);
       server.destroy();
     });
-    server.on("close", () => setTimeout(() => client.destroySoon(), state.delayMs));
+    server.on("close", () => inOrder(() => setTimeout(() => client.destroySoon(), state.delayMs)));
   };
 
   const proxy = createServer({ allowHalfOpen: true }, accept);
