@@ -27,8 +27,10 @@ WORKDIR /app
 COPY --from=dependencies /app/node_modules ./node_modules
 COPY --from=build /app/dist ./dist
 COPY package.json openapi.yaml LICENSE ./
+# Where the built-in payment provider keeps its books.
+RUN install -d -o node -g node /var/lib/oncekey
 USER node
-ENV PORT=3000
+ENV PORT=3000 ONCEKEY_DATA_DIR=/var/lib/oncekey
 EXPOSE 3000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=15s --retries=3 \
   CMD ["node", "-e", "fetch('http://127.0.0.1:' + process.env.PORT + '/healthz').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
