@@ -59,6 +59,11 @@ export function sendName(position: number): string {
   return `send ${position}`;
 }
 
+/** Committing would swallow the message. Only a key that is used again after its dedupe window comes here. */
+export function repeatedEvent(): IdempotencyError {
+  return invalid("The outbox still holds this event from an earlier use of the same key.");
+}
+
 function toJson(payload: unknown): string {
   let text: string | undefined;
   try {

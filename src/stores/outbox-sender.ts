@@ -4,6 +4,7 @@
  */
 import type { Pool } from "pg";
 import { IdempotencyError } from "../core/errors.js";
+import { repeatedEvent } from "../core/outbox-message.js";
 import type { OutboxMessage } from "../core/outbox-message.js";
 import { insertOutbox } from "./outbox.js";
 import type { RunStatement } from "./outbox.js";
@@ -39,10 +40,7 @@ export function createOutboxSender(options: SenderOptions): OutboxSender {
     // The handler may have failed while this one waited for its turn, and the connection may be somebody else's now.
     assertOpen();
     if ((await insertOutbox(options.run, options.statements, message)) === "added") return;
-    // Committing would swallow the message. Only a key that is used again after its dedupe window comes here.
-    throw new IdempotencyError("message_invalid", {
-      detail: "The outbox still holds this event from an earlier use of the same key.",
-    });
+    throw repeatedEvent();
   };
   return {
     send: (message) => {

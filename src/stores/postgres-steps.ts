@@ -3,6 +3,7 @@
  * of a step's transaction means.
  */
 import type { StepCommit, StepRef, StepsSource } from "../core/steps-port.js";
+import { repeatedEvent } from "../core/outbox-message.js";
 import type { Claim } from "../core/record.js";
 import type { Connections, Statement } from "./connections.js";
 import { insertOutbox } from "./outbox.js";
@@ -47,12 +48,15 @@ export function createStepsSource(context: TransactionContext, claims: Connectio
         const result = JSON.stringify({ eventId: message.eventId });
         await client.query(own.begin);
         const saved = await run(statements["steps-save"], saveValues(claim, step, "done", result));
-        if (saved.rowCount === 1) await insertOutbox(run, statements, message);
-        await client.query(saved.rowCount === 1 ? "COMMIT" : "ROLLBACK");
-        return wrote(saved.rowCount);
+        const isHeld = saved.rowCount === 1;
+        const added = isHeld ? await insertOutbox(run, statements, message) : "lost";
+        await client.query(added === "added" ? "COMMIT" : "ROLLBACK");
+        return added;
       });
-      if (sent === "ok") wakeOutbox(context.pool, context.schema);
-      return sent;
+      if (sent === "exists") throw repeatedEvent();
+      if (sent === "lost") return "lost";
+      wakeOutbox(context.pool, context.schema);
+      return "ok";
     },
     transaction: (claim, step, limits, work) => runTransaction(context, claim, step, limits, work),
     park: async (claim, error, retryInMs) => {

@@ -336,6 +336,30 @@ describe("a steps route", () => {
     ]);
   });
 
+  test("swallows no message of a key that is used again while the old event is still kept", async () => {
+    const key = newKey();
+    const app = api(instance(), "twice", async (_req, steps) => {
+      await steps.send("receipt", { for: key });
+      return { status: 200 };
+    });
+    await post(app, key).expect(200);
+    // As after the dedupe window.
+    await database.pool.query("DELETE FROM idempotency_keys WHERE key = $1", [key]);
+    const again = await post(app, key);
+    expect([again.status, again.body.code]).toEqual([503, "attempt_failed"]);
+    const found = await database.pool.query(
+      "SELECT state, last_error FROM idempotency_keys WHERE key = $1",
+      [key],
+    );
+    expect(found.rows).toEqual([
+      {
+        state: "parked",
+        last_error:
+          "IdempotencyError: The outbox still holds this event from an earlier use of the same key.",
+      },
+    ]);
+  });
+
   test("makes a key for a request without one", async () => {
     const app = api(instance(), "unkeyed", async (req) => ({
       status: 200,
