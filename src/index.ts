@@ -14,7 +14,7 @@ import { isCacheable } from "./core/ports.js";
 import type { Store } from "./core/ports.js";
 import type { KeyRef } from "./core/record.js";
 import { plainMiddleware, stepsMiddleware, transactionMiddleware } from "./http/express.js";
-import type { AdapterContext, HttpRequest, TransactionHandler } from "./http/adapter.js";
+import type { HttpRequest, NodeContext, TransactionHandler } from "./http/adapter.js";
 import type { Idempotency } from "./http/express.js";
 import { createStepsRoute } from "./steps/route.js";
 import { tiered } from "./stores/tiered.js";
@@ -40,13 +40,8 @@ export type { Reconcile, UnknownRequest } from "./core/reconcile.js";
 export type { KeyRecord, KeyRef, Observation, StoredResponse, Windows } from "./core/record.js";
 export type { Cache, Store } from "./core/ports.js";
 export type { Isolation, SqlSession, TransactionAdapter } from "./core/sql-session.js";
-export type {
-  HttpRequest,
-  IdempotencyContext,
-  Middleware,
-  NextFunction,
-  TransactionHandler,
-} from "./http/adapter.js";
+export type { IdempotencyContext } from "./http/context.js";
+export type { HttpRequest, Middleware, NextFunction, TransactionHandler } from "./http/adapter.js";
 export type { Idempotency } from "./http/express.js";
 export { renderError } from "./http/problem.js";
 export { keepRawBody } from "./http/request.js";
@@ -71,7 +66,7 @@ export function createIdempotency<Request extends HttpRequest = ExpressRequest>(
   const clock = systemClock;
   const store = withCache(options.store, options.cache);
   const engine = new Engine({ ...options, store, clock });
-  const context: AdapterContext = { engine, clock, options };
+  const context: NodeContext = { engine, clock, options };
 
   const stepsRoutes = new Map<string, StepsRoute>();
   const background = options.workers

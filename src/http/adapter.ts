@@ -1,19 +1,17 @@
 /**
- * What the pieces of the Node adapter share. Owns: the headers and refusals that every answer for a key has, and what a
- * handler sees of its claim.
+ * What the pieces of the Node adapter share. Owns: writing answers on Node's responses, and `req.idempotency`.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { PoolClient } from "pg";
-import type { Clock } from "../core/clock.js";
-import { downstreamKey } from "../core/downstream-key.js";
-import type { Engine } from "../core/engine.js";
-import { IdempotencyError, isIdempotencyError } from "../core/errors.js";
-import type { ResolvedOptions } from "../core/options.js";
-import type { KeyRecord } from "../core/record.js";
-import type { KeyedRequest, Outcome } from "../core/request.js";
-import { renderError } from "./problem.js";
+import { isIdempotencyError } from "../core/errors.js";
+import type { IdempotencyError } from "../core/errors.js";
+import type { Outcome } from "../core/request.js";
+import { isForClient, outcomeAnswer, refusal, unprotectedHeaders } from "./answer.js";
+import type { Answer } from "./answer.js";
+import { createContext, whenUnprotected } from "./context.js";
+import type { AdapterContext, ClaimView, IdempotencyContext, Keyed } from "./context.js";
 import { sendResponse } from "./recorder.js";
-import type { Prepare, Recording } from "./recorder.js";
+import type { Recording } from "./recorder.js";
 
 declare global {
   // Express declares its request in this namespace, and so do those who extend it.
@@ -29,167 +27,77 @@ declare global {
 /** A Node request with what Express, its parsers and the app's own declarations add. */
 export type HttpRequest = IncomingMessage & Express.Request;
 
-/** What a handler can learn and say about its key. */
-export interface IdempotencyContext {
-  readonly key: string;
-  readonly scope: string;
-  /** 1 for the first run; more where the route allows a rerun, and where a transaction is run again after a conflict. */
-  readonly attempt: number;
-  /** Fencing number: give it to what can refuse older ones. */
-  readonly token: number;
-  /** End of the replay window; undefined until the response is stored, since the window starts then. */
-  readonly replayUntil: Date | undefined;
-  /**
-   * Says that nothing happened: the response is sent, is not stored, and the key can be used again. Call it before the
-   * response ends.
-   */
-  release(): void;
-  /** A key for a call to another service, the same on every attempt and different for every name. */
-  downstreamKey(name: string): string;
-  /**
-   * Puts a message into the outbox, in the transaction of this route: a worker delivers it, at least once and in order for
-   * this key, if the transaction commits. Resolves with the event's stable id. Throws at once `message_invalid`,
-   * `transaction_ended`, and on plain routes `send_not_possible`.
-   *
-   * @param payload a JSON value of at most 256 KiB
-   */
-  send(topic: string, payload: unknown): Promise<string>;
-}
-
 export type NextFunction = (error?: unknown) => void;
 export type Middleware<Req, Res> = (req: Req, res: Res, next: NextFunction) => void;
 /** Writes through `tx` and answers through `res`; both are durable together or not at all. */
 export type TransactionHandler<Req, Res, Tx = PoolClient> = (req: Req, res: Res, tx: Tx) => unknown;
 
-/** What the pieces of the adapter share. */
-export interface AdapterContext {
-  readonly engine: Engine;
-  readonly clock: Clock;
-  readonly options: ResolvedOptions<HttpRequest>;
-}
-
-/** A request whose key has been read. */
-export interface Keyed {
-  readonly request: KeyedRequest;
-  /** The header as the client sent it, to echo; undefined where the key was made for it. */
-  readonly sent: string | undefined;
-}
+/** What the pieces of the Node adapter share. */
+export type NodeContext = AdapterContext<HttpRequest>;
 
 /** A refusal is sent as the dialect says; a set-up error goes to the app's error handler, where somebody reads it. */
 export function fail(
-  context: AdapterContext,
+  context: NodeContext,
   error: unknown,
   res: ServerResponse,
   next: NextFunction,
 ): void {
-  if (isIdempotencyError(error) && (error.status < 500 || error.code === "store_unavailable")) {
-    sendResponse(res, renderError(error, context.options.dialect), () => undefined);
-  } else next(error);
+  if (isIdempotencyError(error) && isForClient(error))
+    sendAnswer(res, refusal(context, undefined, error));
+  else next(error);
 }
 
-/** The headers that every answer for a key carries. */
-export function keyHeaders(
-  context: AdapterContext,
-  keyed: Keyed,
-  stored: KeptAnswer | undefined,
-  retryable: boolean,
-): Prepare {
-  return (res) => {
-    if (keyed.sent !== undefined) res.setHeader("Idempotency-Key", keyed.sent);
-    if (stored !== undefined) res.setHeader("Original-Request", stored.requestId);
-    if (stored?.replayUntilMs !== undefined) {
-      res.setHeader("Idempotency-Expires", new Date(stored.replayUntilMs).toUTCString());
-    }
-    if (context.options.dialect === "stripe")
-      res.setHeader("Stripe-Should-Retry", String(retryable));
-  };
+export function sendAnswer(res: ServerResponse, answer: Answer): void {
+  sendResponse(res, answer.response, answer.headers);
 }
-
-/** What the headers of a stored answer tell. */
-export type KeptAnswer = Pick<KeyRecord, "requestId" | "replayUntilMs">;
 
 /** Sends a replay or a refusal. */
 export function sendOutcome(
-  context: AdapterContext,
+  context: NodeContext,
   keyed: Keyed,
   outcome: Outcome,
   res: ServerResponse,
 ): void {
-  if (outcome.kind === "replay") {
-    context.options.onEvent({ type: "replayed" });
-    sendResponse(res, outcome.response, replayHeaders(context, keyed, outcome.record));
-    return;
-  }
-  const prepare = keyHeaders(context, keyed, undefined, outcome.error.retryable);
-  sendResponse(res, renderError(outcome.error, context.options.dialect), prepare);
+  sendAnswer(res, outcomeAnswer(context, keyed, outcome));
 }
 
-/** What a handler sees as `req.idempotency`. */
+/** Sends an answer in place of what the handler has answered. */
+export function sendInstead(recording: Recording, answer: Answer): void {
+  recording.sendInstead(answer.response, answer.headers);
+}
+
+/** Sends a refusal in place of what the handler has answered. */
+export function refuseInstead(
+  context: NodeContext,
+  keyed: Keyed | undefined,
+  recording: Recording,
+  error: IdempotencyError,
+): void {
+  sendInstead(recording, refusal(context, keyed, error));
+}
+
+/** Gives the handler its `req.idempotency`; returns the place where the end of the replay window is written for it. */
 export function attachContext(
   req: HttpRequest,
-  claim: {
-    readonly scope: string;
-    readonly key: string;
-    readonly attempt: number;
-    readonly token: number;
-  },
+  claim: ClaimView,
   release: () => void,
-  send: IdempotencyContext["send"] = () => {
-    throw new IdempotencyError("send_not_possible");
-  },
+  send?: IdempotencyContext["send"],
 ): { replayUntil: Date | undefined } {
-  const state: { replayUntil: Date | undefined } = { replayUntil: undefined };
-  req.idempotency = {
-    key: claim.key,
-    scope: claim.scope,
-    attempt: claim.attempt,
-    token: claim.token,
-    get replayUntil() {
-      return state.replayUntil;
-    },
-    release,
-    downstreamKey: (name) => downstreamKey(claim, name),
-    send,
-  };
+  const { handle, state } = createContext(claim, release, send);
+  req.idempotency = handle;
   return state;
 }
 
-/** The headers of a replay. */
-export function replayHeaders(context: AdapterContext, keyed: Keyed, stored: KeptAnswer): Prepare {
-  const common = keyHeaders(context, keyed, stored, false);
-  return (res) => {
-    common(res);
-    res.setHeader("Idempotent-Replayed", "true");
-  };
-}
-
-/** The headers of a response that is not, or not yet, stored. */
-export function unstoredHeaders(context: AdapterContext, keyed: Keyed): Prepare {
-  const common = keyHeaders(
-    context,
-    keyed,
-    { requestId: keyed.request.requestId, replayUntilMs: undefined },
-    false,
-  );
-  return (res) => {
-    common(res);
-    res.setHeader("Idempotency-Stored", "false");
-  };
-}
-
-/** Sends a refusal in place of what the handler answered. */
-export function sendErrorInstead(
-  context: AdapterContext,
+/** True while the kill switch is on: the request has been told so, and is to run as if it had no key. */
+export function isUnprotected(
+  context: NodeContext,
   keyed: Keyed,
-  recording: Recording,
-  code: "outcome_unknown" | "unavailable" | IdempotencyError,
-): void {
-  const error =
-    typeof code !== "string"
-      ? code
-      : code === "unavailable"
-        ? new IdempotencyError("store_unavailable", { retryAfterSeconds: 1 })
-        : new IdempotencyError("outcome_unknown");
-  const prepare = keyHeaders(context, keyed, undefined, error.retryable);
-  recording.sendInstead(renderError(error, context.options.dialect), prepare);
+  req: HttpRequest,
+  res: ServerResponse,
+): boolean {
+  const unprotected = whenUnprotected(context.options, keyed);
+  if (unprotected === undefined) return false;
+  for (const [name, value] of unprotectedHeaders(keyed)) res.setHeader(name, value);
+  req.idempotency = unprotected.handle;
+  return true;
 }

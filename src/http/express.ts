@@ -11,14 +11,14 @@ import type { KeyRef, Observation } from "../core/record.js";
 import { IdempotencyError } from "../core/errors.js";
 import { resolveRoute, resolveTransactionRoute } from "../core/options.js";
 import type { RouteOptions, TransactionRouteOptions } from "../core/options.js";
-import { fail, sendOutcome } from "./adapter.js";
-import type { AdapterContext, HttpRequest, Middleware, TransactionHandler } from "./adapter.js";
+import { fail, isUnprotected, sendOutcome } from "./adapter.js";
+import type { HttpRequest, Middleware, NodeContext, TransactionHandler } from "./adapter.js";
 import { keyedReader, keyMaker } from "./keyed.js";
 import { runPlain } from "./plain.js";
+import { viewOf } from "./request.js";
 import { runSteps } from "./steps.js";
 import type { HttpStepsRoute } from "./steps.js";
 import { runTransaction } from "./transaction.js";
-import { isUnprotected } from "./unprotected.js";
 
 /** What {@link createIdempotency} returns: call it for a plain route. */
 export interface Idempotency {
@@ -64,7 +64,7 @@ export interface Idempotency {
 
 /** The middleware of a plain route. */
 export function plainMiddleware(
-  context: AdapterContext,
+  context: NodeContext,
   given?: RouteOptions,
 ): Middleware<HttpRequest, ServerResponse> {
   const readKeyed = keyedReader(context, resolveRoute(context.options.route, given));
@@ -72,7 +72,7 @@ export function plainMiddleware(
     const run = async (): Promise<void> => {
       // Mounted for the whole app and again on the route: the outer one holds the claim.
       if (req.idempotency !== undefined) return next();
-      const keyed = await readKeyed(req, res);
+      const keyed = await readKeyed(req, viewOf(req, res));
       if (keyed === undefined || isUnprotected(context, keyed, req, res)) return next();
       const begun = await context.engine.begin(keyed.request);
       if (begun.kind === "run") runPlain(context, keyed, begun.run, { req, res, next });
@@ -84,7 +84,7 @@ export function plainMiddleware(
 
 /** The handler of a transaction route. */
 export function transactionMiddleware<Req extends HttpRequest, Res extends ServerResponse, Tx>(
-  context: AdapterContext,
+  context: NodeContext,
   given: TransactionRouteOptions<Tx>,
   handler: TransactionHandler<Req, Res, Tx>,
 ): Middleware<Req, Res> {
@@ -95,7 +95,7 @@ export function transactionMiddleware<Req extends HttpRequest, Res extends Serve
   return (req, res, next) => {
     const run = async (): Promise<void> => {
       if (req.idempotency !== undefined) throw nested();
-      const read = await readKeyed(req, res);
+      const read = await readKeyed(req, viewOf(req, res));
       const keyed = read === undefined || isUnprotected(context, read, req, res) ? undefined : read;
       await runTransaction(context, { keyed, route, using, handler: anyHandler, req, res, next });
     };
@@ -112,14 +112,14 @@ function nested(): IdempotencyError {
 
 /** The handler of a steps route. */
 export function stepsMiddleware(
-  context: AdapterContext,
+  context: NodeContext,
   route: HttpStepsRoute,
 ): Middleware<HttpRequest, ServerResponse> {
   const readKeyed = keyMaker(context, route.route);
   return (req, res, next) => {
     const run = async (): Promise<void> => {
       if (req.idempotency !== undefined) throw nested();
-      await runSteps(context, await readKeyed(req, res), route, { req, res });
+      await runSteps(context, await readKeyed(req, viewOf(req, res)), route, { req, res });
     };
     run().catch((error: unknown) => fail(context, error, res, next));
   };

@@ -4,7 +4,7 @@
  * Must never let a byte reach the socket on its own, and never lose a response because the client hung up.
  */
 import type { ServerResponse } from "node:http";
-import type { StoredResponse } from "../core/record.js";
+import type { StoredHeader, StoredResponse } from "../core/record.js";
 import { headersOfHandler, resetHeaders, takeHeaders, takeRemovals } from "./headers.js";
 import type { HeaderSnapshot } from "./headers.js";
 import { applyHeaders, fakeLiveness, nodeError, replaceMethods } from "./response-methods.js";
@@ -22,19 +22,19 @@ export interface RecorderOptions {
   readonly onEnd: (response: StoredResponse) => void;
 }
 
-/** Adds headers of our own to a response that is about to be sent. */
-export type Prepare = (res: ServerResponse) => void;
+/** Headers of our own for a response that is about to be sent. */
+type Headers = readonly StoredHeader[];
 
 export interface Recording {
   /** Sends what was captured. */
-  send(prepare: Prepare): void;
+  send(headers: Headers): void;
   /** Sends another response in its place; what the handler still does with its own goes nowhere. */
-  sendInstead(response: StoredResponse, prepare: Prepare): void;
+  sendInstead(response: StoredResponse, headers: Headers): void;
   /**
    * Sends what was captured so far and lets the rest pass. `beforeEnd` is awaited before the last bytes leave, or called when
    * the client is gone; once.
    */
-  stream(prepare: Prepare, beforeEnd: () => Promise<void>): void;
+  stream(headers: Headers, beforeEnd: () => Promise<void>): void;
   /** Forgets what was captured and gives the response back as the handler got it, for an error handler to use. */
   discard(): void;
 }
@@ -96,7 +96,7 @@ class Recorder implements Recording {
     this.#unfake = fakeLiveness(res, () => this.#phase === "ended" || this.#endedInOverflow);
   }
 
-  send(prepare: Prepare): void {
+  send(headers: Headers): void {
     const { body } = this.#capture();
     this.#letPass();
     // The whole body is at hand, so that its length frames it, in the first response as in every replay.
@@ -106,22 +106,22 @@ class Recorder implements Recording {
     if (length !== undefined && Number(length) !== body.length)
       this.#res.removeHeader("Content-Length");
     this.#forgetRemovals();
-    this.#finishHead(prepare);
+    this.#finishHead(headers);
     this.#endNow(body);
   }
 
-  sendInstead(response: StoredResponse, prepare: Prepare): void {
+  sendInstead(response: StoredResponse, headers: Headers): void {
     this.#reset();
     this.#endedInOverflow = false;
     putHead(this.#res, response);
-    prepare(this.#res);
+    setAll(this.#res, headers);
     this.#endNow(response.body);
   }
 
-  stream(prepare: Prepare, beforeEnd: () => Promise<void>): void {
+  stream(headers: Headers, beforeEnd: () => Promise<void>): void {
     this.#letPass();
     this.#beforeEnd = beforeEnd;
-    this.#finishHead(prepare);
+    this.#finishHead(headers);
     const held = joined(this.#held);
     this.#held = [];
     if (this.#endedInOverflow) {
@@ -291,9 +291,9 @@ class Recorder implements Recording {
     this.#forgetRemovals();
   }
 
-  #finishHead(prepare: Prepare): void {
+  #finishHead(headers: Headers): void {
     if (this.#statusMessage !== undefined) this.#res.statusMessage = this.#statusMessage;
-    prepare(this.#res);
+    setAll(this.#res, headers);
   }
 
   /** By the method of before: what lies over ours since has done its part, and may think that all is over. */
@@ -311,10 +311,10 @@ class Recorder implements Recording {
 export function sendResponse(
   res: ServerResponse,
   response: StoredResponse,
-  prepare: Prepare,
+  headers: Headers,
 ): void {
   putHead(res, response);
-  prepare(res);
+  setAll(res, headers);
   if (response.body.length === 0) res.end();
   else res.end(response.body);
 }
@@ -323,7 +323,11 @@ function putHead(res: ServerResponse, response: StoredResponse): void {
   res.statusCode = response.status;
   if (response.statusMessage !== undefined) res.statusMessage = response.statusMessage;
   for (const name of response.removedHeaders ?? []) res.removeHeader(name);
-  for (const [name, value] of response.headers) res.setHeader(name, value);
+  setAll(res, response.headers);
+}
+
+function setAll(res: ServerResponse, headers: Headers): void {
+  for (const [name, value] of headers) res.setHeader(name, value);
 }
 
 /** RFC 9110, section 6.4.1: these have no content, whatever the handler wrote. */

@@ -2,9 +2,11 @@
  * What of a Node request counts. Owns: reading the body that a parser has left, the URL and the request's id.
  * Must never take a body that is there but unread for an empty one.
  */
-import type { IncomingMessage } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import { IdempotencyError } from "../core/errors.js";
 import type { BodyContent, RequestContent } from "../core/fingerprint.js";
+import { headerLines } from "../core/key.js";
+import type { RequestView } from "./keyed.js";
 
 /** What Express and its body parsers add to a request, as far as it is looked at. */
 export type ParsedRequest = Omit<IncomingMessage, "id"> & {
@@ -27,8 +29,24 @@ export function keepRawBody(req: IncomingMessage, _res: unknown, bytes: Uint8Arr
   rawBodies.set(req, bytes);
 }
 
+/** A Node request as the reading of keys looks at it. */
+export function viewOf(req: ParsedRequest, res: ServerResponse): RequestView {
+  return {
+    method: req.method ?? "",
+    path: pathOf(req),
+    headerLines: (name) => headerLines(req.rawHeaders, name),
+    content: () => readContent(req),
+    givenId: () => givenRequestId(req),
+    whenGone: () => {
+      const gone = new AbortController();
+      res.once("close", () => gone.abort());
+      return gone.signal;
+    },
+  };
+}
+
 /** @throws `body_not_parsed` where a body is there that nobody parsed. */
-export function readContent(req: ParsedRequest): RequestContent {
+function readContent(req: ParsedRequest): RequestContent {
   return {
     method: req.method ?? "",
     url: urlOf(req),
@@ -38,7 +56,7 @@ export function readContent(req: ParsedRequest): RequestContent {
 }
 
 /** Where the client sent it, wherever routers are mounted. */
-export function urlOf(req: ParsedRequest): string {
+function urlOf(req: ParsedRequest): string {
   return req.originalUrl ?? req.url ?? "/";
 }
 
@@ -48,7 +66,7 @@ export function pathOf(req: ParsedRequest): string {
 }
 
 /** The id that other middleware gave the request, so that `Original-Request` can be found in the logs. */
-export function givenRequestId(req: ParsedRequest): string | undefined {
+function givenRequestId(req: ParsedRequest): string | undefined {
   if (typeof req.id === "string" && req.id !== "") return req.id;
   if (typeof req.id === "number") return String(req.id);
   const header = req.headers["x-request-id"];

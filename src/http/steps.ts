@@ -5,9 +5,10 @@
 import type { ServerResponse } from "node:http";
 import type { StepsRequest } from "../core/attempt.js";
 import type { StepsOutcome, StepsRoute } from "../core/steps-run.js";
-import { keyHeaders, replayHeaders, sendOutcome } from "./adapter.js";
-import type { AdapterContext, HttpRequest, Keyed } from "./adapter.js";
-import { renderError } from "./problem.js";
+import { sendAnswer, sendOutcome } from "./adapter.js";
+import type { HttpRequest, NodeContext } from "./adapter.js";
+import { keyHeaders, refusal, replayHeaders } from "./answer.js";
+import type { Keyed } from "./context.js";
 import { sendResponse } from "./recorder.js";
 import { pathOf } from "./request.js";
 
@@ -24,7 +25,7 @@ export interface HttpStepsRoute extends StepsRoute {
 }
 
 export async function runSteps(
-  context: AdapterContext,
+  context: NodeContext,
   keyed: Keyed,
   route: HttpStepsRoute,
   exchange: { readonly req: HttpRequest; readonly res: ServerResponse },
@@ -41,7 +42,7 @@ export async function runSteps(
 }
 
 function send(
-  context: AdapterContext,
+  context: NodeContext,
   keyed: Keyed,
   res: ServerResponse,
   outcome: StepsOutcome,
@@ -57,9 +58,7 @@ function send(
       sendResponse(res, outcome.response, replayHeaders(context, keyed, outcome.record));
       return;
     case "refused": {
-      const { error } = outcome;
-      const prepare = keyHeaders(context, keyed, undefined, error.retryable);
-      sendResponse(res, renderError(error, context.options.dialect), prepare);
+      sendAnswer(res, refusal(context, keyed, outcome.error));
       return;
     }
     default:

@@ -5,21 +5,16 @@
 import type { ServerResponse } from "node:http";
 import { IdempotencyError } from "../core/errors.js";
 import type { ResolvedRoute } from "../core/options.js";
-import type { StoredResponse } from "../core/record.js";
+import type { StoredHeader, StoredResponse } from "../core/record.js";
 import { pauseAfter } from "../core/retry.js";
 import type { TransactionAdapter } from "../core/sql-session.js";
 import type { Committed } from "../core/transaction-run.js";
-import { attachContext, keyHeaders, sendErrorInstead, sendOutcome } from "./adapter.js";
-import type {
-  AdapterContext,
-  HttpRequest,
-  Keyed,
-  NextFunction,
-  TransactionHandler,
-} from "./adapter.js";
-import { renderError } from "./problem.js";
+import { attachContext, refuseInstead, sendOutcome } from "./adapter.js";
+import type { HttpRequest, NextFunction, NodeContext, TransactionHandler } from "./adapter.js";
+import { isForClient, keyHeaders } from "./answer.js";
+import type { Keyed } from "./context.js";
 import { record } from "./recorder.js";
-import type { Prepare, Recording } from "./recorder.js";
+import type { Recording } from "./recorder.js";
 
 interface TransactionCall<Req, Res> {
   /** Undefined for a request without a key: the handler still gets a transaction. */
@@ -50,7 +45,7 @@ type Ending =
 
 /** Runs the handler, and again where Postgres refuses its transaction for the sake of another one: nothing was sent yet. */
 export async function runTransaction<Req extends HttpRequest, Res extends ServerResponse>(
-  context: AdapterContext,
+  context: NodeContext,
   call: TransactionCall<Req, Res>,
 ): Promise<void> {
   const { clock, options } = context;
@@ -66,7 +61,7 @@ export async function runTransaction<Req extends HttpRequest, Res extends Server
 
 /** Opens the transaction and claims in it, or sends why not. */
 async function begin<Req extends HttpRequest, Res extends ServerResponse>(
-  context: AdapterContext,
+  context: NodeContext,
   call: TransactionCall<Req, Res>,
   tries: number,
 ): Promise<Work | "refused"> {
@@ -98,7 +93,7 @@ async function begin<Req extends HttpRequest, Res extends ServerResponse>(
 }
 
 async function beginUnkeyed<Req extends HttpRequest, Res extends ServerResponse>(
-  context: AdapterContext,
+  context: NodeContext,
   { route, using }: TransactionCall<Req, Res>,
 ): Promise<Work> {
   const open = await context.engine.openTransaction(route, using);
@@ -121,7 +116,7 @@ async function beginUnkeyed<Req extends HttpRequest, Res extends ServerResponse>
 }
 
 async function finish<Req extends HttpRequest, Res extends ServerResponse>(
-  context: AdapterContext,
+  context: NodeContext,
   call: TransactionCall<Req, Res>,
   work: Work,
   mayRunAgain: boolean,
@@ -135,7 +130,7 @@ async function finish<Req extends HttpRequest, Res extends ServerResponse>(
     }
     const retryAfterSeconds = 1;
     const error = new IdempotencyError("transaction_conflict", { cause, retryAfterSeconds });
-    refuse(context, keyed, recording, error);
+    refuseInstead(context, keyed, recording, error);
     return "done";
   };
   const ended = await ending;
@@ -148,7 +143,7 @@ async function finish<Req extends HttpRequest, Res extends ServerResponse>(
       return "done";
     case "late":
       await work.rollback();
-      refuse(context, keyed, recording, tooLate());
+      refuseInstead(context, keyed, recording, tooLate());
       return "done";
     case "too_large":
       await work.rollback();
@@ -166,8 +161,8 @@ async function finish<Req extends HttpRequest, Res extends ServerResponse>(
       if (committed.kind === "conflict") return conflicted(committed.cause);
       if (committed.kind === "stored") {
         recording.send(headersFor(context, keyed, committed.replayUntilMs, false));
-      } else if (committed.error.status < 500 || committed.error.code === "store_unavailable") {
-        refuse(context, keyed, recording, committed.error);
+      } else if (isForClient(committed.error)) {
+        refuseInstead(context, keyed, recording, committed.error);
       } else {
         recording.discard();
         next(committed.error);
@@ -183,7 +178,7 @@ async function finish<Req extends HttpRequest, Res extends ServerResponse>(
 
 /** The transaction ends when the response has ended and the handler's promise has settled, or when its time is up. */
 function runHandler<Req extends HttpRequest, Res extends ServerResponse>(
-  context: AdapterContext,
+  context: NodeContext,
   call: TransactionCall<Req, Res>,
   tx: unknown,
 ): { recording: Recording; ending: Promise<Ending> } {
@@ -214,23 +209,13 @@ function runHandler<Req extends HttpRequest, Res extends ServerResponse>(
   return { recording, ending };
 }
 
-function refuse(
-  context: AdapterContext,
-  keyed: Keyed | undefined,
-  recording: Recording,
-  error: IdempotencyError,
-): void {
-  if (keyed !== undefined) sendErrorInstead(context, keyed, recording, error);
-  else recording.sendInstead(renderError(error, context.options.dialect), () => undefined);
-}
-
 function headersFor(
-  context: AdapterContext,
+  context: NodeContext,
   keyed: Keyed | undefined,
   replayUntilMs: number | undefined,
   retryable: boolean,
-): Prepare {
-  if (keyed === undefined) return () => undefined;
+): readonly StoredHeader[] {
+  if (keyed === undefined) return [];
   const { requestId } = keyed.request;
   return keyHeaders(
     context,

@@ -69,7 +69,7 @@ function recorded(
       onEnd: (response) => {
         keep(response);
         // Later, as when a store has answered.
-        setImmediate(() => recording.send(nothing));
+        setImmediate(() => recording.send([]));
       },
     });
     return handler(res, req);
@@ -90,7 +90,7 @@ async function firstAndReplay(
   const kept = all[0] as StoredResponse;
   const replay = await bytesOf((res) => {
     before(res);
-    sendResponse(res, kept, nothing);
+    sendResponse(res, kept, []);
   });
   return { first, kept, replay };
 }
@@ -492,7 +492,7 @@ describe("nothing reaches the socket", () => {
     await bytesOf((res) => res.end());
     current = held;
     expect(received).toEqual([]);
-    recording?.send((res) => res.setHeader("X-Ours", "1"));
+    recording?.send([["X-Ours", "1"]]);
     await once(socket, "close");
     expect(Buffer.concat(received).toString()).toBe(
       crlf("HTTP/1.1 201 Created", "X-Ours: 1", "Connection: close", "Content-Length: 2", "", "ab"),
@@ -519,7 +519,7 @@ describe("a client that hangs up in the middle", () => {
         onEnd: (response) => {
           kept = response;
           events.push("kept");
-          recording.send(nothing);
+          recording.send([]);
         },
       });
       res.on("close", () => events.push("response closed"));
@@ -582,12 +582,9 @@ describe("a body that outgrows its limit", () => {
         {},
         (recording) => {
           steps.push("streamed");
-          recording.stream(
-            (res) => res.setHeader("Idempotency-Stored", "false"),
-            async () => {
-              steps.push("ended");
-            },
-          );
+          recording.stream([["Idempotency-Stored", "false"]], async () => {
+            steps.push("ended");
+          });
         },
         async (res) => {
           steps.push(String(res.write("01234567")));
@@ -626,7 +623,7 @@ describe("a body that outgrows its limit", () => {
       overflowing(
         {},
         (recording) =>
-          recording.stream(nothing, async () => {
+          recording.stream([], async () => {
             ended += 1;
           }),
         (res) => {
@@ -649,7 +646,7 @@ describe("a body that outgrows its limit", () => {
     const bytes = await bytesOf(
       overflowing(
         {},
-        (recording) => recording.sendInstead(instead, (res) => res.setHeader("X-Ours", "1")),
+        (recording) => recording.sendInstead(instead, [["X-Ours", "1"]]),
         async (res) => {
           res.writeHead(201, "Charged", { "X-Handler": "1", "Content-Length": "99" });
           await new Promise((resolve) => res.write("0123456789ab", resolve));
