@@ -4,21 +4,11 @@
 import type { ServerResponse } from "node:http";
 import type { Request as ExpressRequest } from "express";
 import type { StepsHandler, StepsOptions } from "./core/attempt.js";
-import { systemClock } from "./core/clock.js";
-import { Engine } from "./core/engine.js";
-import { IdempotencyError } from "./core/errors.js";
-import { resolveOptions, resolveSteps } from "./core/options.js";
 import type { IdempotencyOptions, RouteOptions, TransactionRouteOptions } from "./core/options.js";
-import type { StepsRoute } from "./core/steps-run.js";
-import { isCacheable } from "./core/ports.js";
-import type { Store } from "./core/ports.js";
-import type { KeyRef } from "./core/record.js";
 import { plainMiddleware, stepsMiddleware, transactionMiddleware } from "./http/express.js";
-import type { HttpRequest, NodeContext, TransactionHandler } from "./http/adapter.js";
+import type { HttpRequest, TransactionHandler } from "./http/adapter.js";
 import type { Idempotency } from "./http/express.js";
-import { createStepsRoute } from "./steps/route.js";
-import { tiered } from "./stores/tiered.js";
-import { startBackground } from "./workers/background.js";
+import { createInstance, demand } from "./instance.js";
 
 export type {
   CallContext,
@@ -46,8 +36,6 @@ export type { Idempotency } from "./http/express.js";
 export { renderError } from "./http/problem.js";
 export { keepRawBody } from "./http/request.js";
 
-const defaultGraceMs = 30_000;
-
 type AnyHandler = TransactionHandler<HttpRequest, ServerResponse, unknown>;
 
 /**
@@ -62,21 +50,8 @@ export function createIdempotency<Request extends HttpRequest = ExpressRequest>(
   given: IdempotencyOptions<Request>,
 ): Idempotency {
   // The stack hands the middleware whatever requests it makes; what scope() expects of them is the caller's to know.
-  const options = resolveOptions(given as unknown as IdempotencyOptions<HttpRequest>);
-  const clock = systemClock;
-  const store = withCache(options.store, options.cache);
-  const engine = new Engine({ ...options, store, clock });
-  const context: NodeContext = { engine, clock, options };
-
-  const stepsRoutes = new Map<string, StepsRoute>();
-  const background = options.workers
-    ? startBackground({
-        store,
-        clock,
-        onEvent: options.onEvent,
-        claimDue: (most) => engine.claimDue(stepsRoutes, most),
-      })
-    : undefined;
+  const instance = createInstance(given as unknown as IdempotencyOptions<HttpRequest>);
+  const { context, verbs } = instance;
 
   function idempotent(route?: RouteOptions) {
     return plainMiddleware(context, route);
@@ -84,7 +59,7 @@ export function createIdempotency<Request extends HttpRequest = ExpressRequest>(
   function transaction(first: TransactionRouteOptions<unknown> | AnyHandler, second?: AnyHandler) {
     const [route, handler] = typeof first === "function" ? [{}, first] : [first, second];
     demand(typeof handler === "function", "idempotent.transaction needs a handler (req, res, tx).");
-    demand(store.transactions !== undefined, `Transaction routes ${needsPostgres}`);
+    instance.demandTransactions();
     return transactionMiddleware(context, route, handler);
   }
   function steps(
@@ -92,43 +67,12 @@ export function createIdempotency<Request extends HttpRequest = ExpressRequest>(
     first: (RouteOptions & StepsOptions) | StepsHandler,
     second?: StepsHandler,
   ) {
-    const [routeOptions, handler] = typeof first === "function" ? [{}, first] : [first, second];
-    demand(typeof name === "string" && name !== "", "idempotent.steps needs a name.");
-    demand(typeof handler === "function", "idempotent.steps needs a handler (request, steps).");
-    demand(!stepsRoutes.has(name), `Two steps routes are called ${name}.`);
-    const source = store.steps;
-    demand(source !== undefined, `Steps routes ${needsPostgres}`);
-    const { route, steps: stepsOptions } = resolveSteps(options.route, routeOptions);
-    const input = { name, handler, route, options: stepsOptions, source, clock };
-    const stepsRoute = createStepsRoute(input);
-    stepsRoutes.set(name, stepsRoute);
-    background?.startCompleter();
-    return stepsMiddleware(context, stepsRoute);
+    const [route, handler] = typeof first === "function" ? [{}, first] : [first, second];
+    return stepsMiddleware(context, instance.addSteps(name, route, handler as StepsHandler));
   }
   return Object.assign(idempotent, {
     transaction: transaction as unknown as Idempotency["transaction"],
     steps,
-    find: (ref: KeyRef) => store.find(ref),
-    operations: store.operations,
-    check: () => store.check(),
-    close: async ({ graceMs = defaultGraceMs }: { readonly graceMs?: number } = {}) => {
-      const stopped = background?.stop();
-      await engine.close(graceMs);
-      await stopped;
-    },
-  });
-}
-
-const needsPostgres = "need a store such as postgresStore({ pool }).";
-
-function demand(condition: boolean, detail: string): asserts condition {
-  if (!condition) throw new IdempotencyError("options_invalid", { detail });
-}
-
-function withCache(store: Store, cache: IdempotencyOptions<never>["cache"]): Store {
-  if (cache === undefined) return store;
-  if (isCacheable(store)) return tiered(store, cache, systemClock);
-  throw new IdempotencyError("options_invalid", {
-    detail: "cache: this store cannot have a cache in front of it.",
+    ...verbs,
   });
 }

@@ -6,7 +6,9 @@ import type { Clock } from "../core/clock.js";
 import { downstreamKey } from "../core/downstream-key.js";
 import type { Engine } from "../core/engine.js";
 import { IdempotencyError } from "../core/errors.js";
+import type { Operations } from "../core/operations-port.js";
 import type { ResolvedOptions } from "../core/options.js";
+import type { KeyRef, Observation } from "../core/record.js";
 import type { KeyedRequest } from "../core/request.js";
 
 /** What a handler can learn and say about its key. */
@@ -34,6 +36,18 @@ export interface IdempotencyContext {
    * @param payload a JSON value of at most 256 KiB
    */
   send(topic: string, payload: unknown): Promise<string>;
+}
+
+/** What every instance can do beside making routes. */
+export interface InstanceVerbs {
+  /** Reads a key, or undefined. For operators' tools. */
+  find(ref: KeyRef): Promise<Observation | undefined>;
+  /** What operators may do to keys; undefined where the store has no such verbs. Caches are told. */
+  readonly operations: Operations | undefined;
+  /** Resolves when the store answers and its schema is of this version; rejects with what to do otherwise. */
+  check(): Promise<void>;
+  /** Takes no new keys, lets what runs complete (at most `graceMs`, default 30 s), and ends what was opened. */
+  close(options?: { readonly graceMs?: number }): Promise<void>;
 }
 
 /** What the pieces of an adapter share. */

@@ -6,13 +6,12 @@ import type { ServerResponse } from "node:http";
 import type { Request as ExpressRequest, Response as ExpressResponse } from "express";
 import type { PoolClient } from "pg";
 import type { StepsHandler, StepsOptions } from "../core/attempt.js";
-import type { Operations } from "../core/operations-port.js";
-import type { KeyRef, Observation } from "../core/record.js";
 import { IdempotencyError } from "../core/errors.js";
 import { resolveRoute, resolveTransactionRoute } from "../core/options.js";
 import type { RouteOptions, TransactionRouteOptions } from "../core/options.js";
 import { fail, isUnprotected, sendOutcome } from "./adapter.js";
 import type { HttpRequest, Middleware, NodeContext, TransactionHandler } from "./adapter.js";
+import type { InstanceVerbs } from "./context.js";
 import { keyedReader, keyMaker } from "./keyed.js";
 import { runPlain } from "./plain.js";
 import { viewOf } from "./request.js";
@@ -21,7 +20,7 @@ import type { HttpStepsRoute } from "./steps.js";
 import { runTransaction } from "./transaction.js";
 
 /** What {@link createIdempotency} returns: call it for a plain route. */
-export interface Idempotency {
+export interface Idempotency extends InstanceVerbs {
   /** Middleware for a plain route: at most once, replayed afterwards. */
   (route?: RouteOptions): Middleware<HttpRequest, ServerResponse>;
   /** A whole handler: exactly once for what is written through `tx`. */
@@ -52,14 +51,6 @@ export interface Idempotency {
     route: RouteOptions & StepsOptions,
     handler: StepsHandler<Tx>,
   ): Middleware<HttpRequest, ServerResponse>;
-  /** Reads a key, or undefined. For operators' tools. */
-  find(ref: KeyRef): Promise<Observation | undefined>;
-  /** What operators may do to keys; undefined where the store has no such verbs. Caches are told. */
-  readonly operations: Operations | undefined;
-  /** Resolves when the store answers and its schema is of this version; rejects with what to do otherwise. */
-  check(): Promise<void>;
-  /** Takes no new keys, lets what runs complete (at most `graceMs`, default 30 s), and ends what was opened. */
-  close(options?: { readonly graceMs?: number }): Promise<void>;
 }
 
 /** The middleware of a plain route. */
