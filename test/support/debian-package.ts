@@ -26,8 +26,8 @@ export type DebianProgram = {
   program: string;
 };
 
-/** A package's libraries may need libraries of their own; two rounds were enough on Debian 12. */
-const dependencyRounds = 4;
+/** A package's libraries may need libraries of their own; on Debian 12, two rounds were enough for a server, four for a browser. */
+const dependencyRounds = 8;
 
 export function runCommand(
   command: string,
@@ -72,17 +72,18 @@ function missingPackages(debs: string): string[] {
   );
 }
 
+/** A library may keep others in a folder of its own, as lib/x86_64-linux-gnu/pulseaudio. */
 function libraryFolders(root: string): string {
-  const folders = ["usr/lib", "lib"].flatMap((lib) => {
-    const base = join(root, lib);
-    if (!existsSync(base)) return [];
-    const inner = readdirSync(base, { withFileTypes: true });
+  const below = (folder: string, depth: number): string[] => {
+    const entries = existsSync(folder) ? readdirSync(folder, { withFileTypes: true }) : [];
+    const inner = depth === 0 ? [] : entries.filter((entry) => entry.isDirectory());
+    const holdsLibraries = entries.some(({ name }) => /\.so(?:\.|$)/.test(name));
     return [
-      base,
-      ...inner.filter((entry) => entry.isDirectory()).map((entry) => join(base, entry.name)),
+      ...(holdsLibraries ? [folder] : []),
+      ...inner.flatMap(({ name }) => below(join(folder, name), depth - 1)),
     ];
-  });
-  return folders.join(":");
+  };
+  return ["usr/lib", "lib"].flatMap((lib) => below(join(root, lib), 2)).join(":");
 }
 
 function starts(path: string, libraryPath: string): boolean {
