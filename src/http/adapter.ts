@@ -81,9 +81,8 @@ export function attachContext(
   req: HttpRequest,
   claim: ClaimView,
   release: () => void,
-  send?: IdempotencyContext["send"],
 ): { replayUntil: Date | undefined } {
-  const { handle, state } = createContext(claim, release, send);
+  const { handle, state } = createContext(claim, release);
   req.idempotency = handle;
   return state;
 }

@@ -4,36 +4,22 @@
  */
 import type { ServerResponse } from "node:http";
 import { IdempotencyError } from "../core/errors.js";
-import type { ResolvedRoute } from "../core/options.js";
-import type { StoredHeader, StoredResponse } from "../core/record.js";
+import type { StoredResponse } from "../core/record.js";
 import { pauseAfter } from "../core/retry.js";
-import type { TransactionAdapter } from "../core/sql-session.js";
-import type { Committed } from "../core/transaction-run.js";
-import { attachContext, refuseInstead, sendOutcome } from "./adapter.js";
+import { refuseInstead, sendOutcome } from "./adapter.js";
 import type { HttpRequest, NextFunction, NodeContext, TransactionHandler } from "./adapter.js";
-import { isForClient, keyHeaders } from "./answer.js";
+import { isForClient } from "./answer.js";
 import type { Keyed } from "./context.js";
 import { record } from "./recorder.js";
 import type { Recording } from "./recorder.js";
+import { beginWork, conflictError, tooLateError, workHeaders } from "./transaction-work.js";
+import type { TransactionSetup, Work } from "./transaction-work.js";
 
-interface TransactionCall<Req, Res> {
-  /** Undefined for a request without a key: the handler still gets a transaction. */
-  readonly keyed: Keyed | undefined;
-  readonly route: ResolvedRoute;
-  readonly using: TransactionAdapter<unknown> | undefined;
+interface TransactionCall<Req, Res> extends TransactionSetup {
   readonly handler: TransactionHandler<Req, Res, unknown>;
   readonly req: Req;
   readonly res: Res;
   readonly next: NextFunction;
-}
-
-/** An open transaction, keyed or not. */
-interface Work {
-  readonly tx: unknown;
-  commit(response: StoredResponse): Promise<Committed>;
-  rollback(): Promise<void>;
-  /** True where the handler's author says so of a response with this status. */
-  saysNothingHappened(status: number): boolean;
 }
 
 /** How the handler ended: with a response, with one that is too large, with an error, or not in time. */
@@ -65,54 +51,14 @@ async function begin<Req extends HttpRequest, Res extends ServerResponse>(
   call: TransactionCall<Req, Res>,
   tries: number,
 ): Promise<Work | "refused"> {
-  const { keyed, route, using, req, res } = call;
-  if (keyed === undefined) return beginUnkeyed(context, call);
-  const begun = await context.engine.beginTransaction(keyed.request, using, tries - 1);
-  if (begun.kind !== "run") {
-    sendOutcome(context, keyed, begun, res);
-    return "refused";
-  }
-  const { run } = begun;
-  let released = false;
-  const release = (): void => {
-    released = true;
-  };
-  const state = attachContext(req, run.claim, release, (topic, payload) =>
-    run.send(topic, payload),
-  );
-  return {
-    tx: run.tx,
-    rollback: () => run.rollback(),
-    commit: async (response) => {
-      const committed = await run.commit(response);
-      if (committed.kind === "stored") state.replayUntil = new Date(committed.replayUntilMs);
-      return committed;
-    },
-    saysNothingHappened: (status) => released || route.releaseOn.includes(status),
-  };
-}
-
-async function beginUnkeyed<Req extends HttpRequest, Res extends ServerResponse>(
-  context: NodeContext,
-  { route, using }: TransactionCall<Req, Res>,
-): Promise<Work> {
-  const open = await context.engine.openTransaction(route, using);
-  return {
-    tx: open.tx,
-    rollback: () => open.rollback(),
-    commit: async () => {
-      const answer = await open.commit();
-      if (answer.kind === "committed")
-        return { kind: "stored", replayUntilMs: answer.replayUntilMs };
-      // Without a key nobody can find out what happened, and a retry would be another request.
-      const { cause } = answer;
-      if (answer.kind === "unknown")
-        return { kind: "not_stored", error: new IdempotencyError("outcome_unknown", { cause }) };
-      if (context.engine.isConflict(cause)) return { kind: "conflict", cause };
-      return { kind: "not_stored", error: new IdempotencyError("transaction_failed", { cause }) };
-    },
-    saysNothingHappened: () => false,
-  };
+  const { keyed, req, res } = call;
+  const begun = await beginWork(context, call, tries, (handle) => {
+    req.idempotency = handle;
+  });
+  if (begun.kind === "work") return begun.work;
+  // Only a key can be refused.
+  sendOutcome(context, keyed as Keyed, begun, res);
+  return "refused";
 }
 
 async function finish<Req extends HttpRequest, Res extends ServerResponse>(
@@ -128,9 +74,7 @@ async function finish<Req extends HttpRequest, Res extends ServerResponse>(
       recording.discard();
       return "again";
     }
-    const retryAfterSeconds = 1;
-    const error = new IdempotencyError("transaction_conflict", { cause, retryAfterSeconds });
-    refuseInstead(context, keyed, recording, error);
+    refuseInstead(context, keyed, recording, conflictError(cause));
     return "done";
   };
   const ended = await ending;
@@ -143,7 +87,7 @@ async function finish<Req extends HttpRequest, Res extends ServerResponse>(
       return "done";
     case "late":
       await work.rollback();
-      refuseInstead(context, keyed, recording, tooLate());
+      refuseInstead(context, keyed, recording, tooLateError());
       return "done";
     case "too_large":
       await work.rollback();
@@ -154,13 +98,13 @@ async function finish<Req extends HttpRequest, Res extends ServerResponse>(
       const { response } = ended;
       if (response.status >= 500 || work.saysNothingHappened(response.status)) {
         await work.rollback();
-        recording.send(headersFor(context, keyed, undefined, true));
+        recording.send(workHeaders(context, keyed, undefined, true));
         return "done";
       }
       const committed = await work.commit(response);
       if (committed.kind === "conflict") return conflicted(committed.cause);
       if (committed.kind === "stored") {
-        recording.send(headersFor(context, keyed, committed.replayUntilMs, false));
+        recording.send(workHeaders(context, keyed, committed.replayUntilMs, false));
       } else if (isForClient(committed.error)) {
         refuseInstead(context, keyed, recording, committed.error);
       } else {
@@ -207,27 +151,4 @@ function runHandler<Req extends HttpRequest, Res extends ServerResponse>(
     .then((): Ending => ({ kind: "late" }));
   const ending = Promise.race([run(), late]).finally(() => stopWaiting.abort());
   return { recording, ending };
-}
-
-function headersFor(
-  context: NodeContext,
-  keyed: Keyed | undefined,
-  replayUntilMs: number | undefined,
-  retryable: boolean,
-): readonly StoredHeader[] {
-  if (keyed === undefined) return [];
-  const { requestId } = keyed.request;
-  return keyHeaders(
-    context,
-    keyed,
-    replayUntilMs === undefined ? undefined : { requestId, replayUntilMs },
-    retryable,
-  );
-}
-
-function tooLate(): IdempotencyError {
-  return new IdempotencyError("transaction_failed", {
-    detail:
-      "The handler did not finish within transactionTimeoutMs. Nothing was written; the same key can be sent again.",
-  });
 }
