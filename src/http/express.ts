@@ -9,14 +9,14 @@ import type { StepsHandler, StepsOptions } from "../core/attempt.js";
 import { IdempotencyError } from "../core/errors.js";
 import { resolveRoute, resolveTransactionRoute } from "../core/options.js";
 import type { RouteOptions, TransactionRouteOptions } from "../core/options.js";
-import { fail, isUnprotected, sendOutcome } from "./adapter.js";
+import { fail, isUnprotected, sendAnswer, sendOutcome } from "./adapter.js";
 import type { HttpRequest, Middleware, NodeContext, TransactionHandler } from "./adapter.js";
 import type { InstanceVerbs } from "./context.js";
 import { keyedReader, keyMaker } from "./keyed.js";
 import { runPlain } from "./plain.js";
-import { viewOf } from "./request.js";
-import { runSteps } from "./steps.js";
-import type { HttpStepsRoute } from "./steps.js";
+import { pathOf, viewOf } from "./request.js";
+import { answerSteps } from "./steps.js";
+import type { HttpStepsRoute, RoutedRequest } from "./steps.js";
 import { runTransaction } from "./transaction.js";
 
 /** What {@link createIdempotency} returns: call it for a plain route. */
@@ -110,8 +110,15 @@ export function stepsMiddleware(
   return (req, res, next) => {
     const run = async (): Promise<void> => {
       if (req.idempotency !== undefined) throw nested();
-      await runSteps(context, await readKeyed(req, viewOf(req, res)), route, { req, res });
+      const keyed = await readKeyed(req, viewOf(req, res));
+      sendAnswer(res, await answerSteps(context, keyed, route, routedOf(req)));
     };
     run().catch((error: unknown) => fail(context, error, res, next));
   };
+}
+
+/** Routers and parsers add these; in a stack without them they are missing. */
+function routedOf(req: HttpRequest): RoutedRequest {
+  const { params = {}, query = {}, body } = req as unknown as Partial<RoutedRequest>;
+  return { headers: req.headers, path: pathOf(req), params, query, body };
 }

@@ -1,22 +1,22 @@
 /**
- * Steps routes on Express. Owns: turning a request into one that can be stored, and sending what came of it. The handler
- * never sees Node's request or response: it may run again without either.
+ * Steps routes. Owns: turning a request into one that can be stored, and saying as data what came of it. The handler never sees
+ * a framework's request or response: it may run again without either.
  */
-import type { ServerResponse } from "node:http";
+import type { IncomingHttpHeaders } from "node:http";
 import type { StepsRequest } from "../core/attempt.js";
 import type { StepsOutcome, StepsRoute } from "../core/steps-run.js";
-import { sendAnswer, sendOutcome } from "./adapter.js";
-import type { HttpRequest, NodeContext } from "./adapter.js";
-import { keyHeaders, refusal, replayHeaders } from "./answer.js";
-import type { Keyed } from "./context.js";
-import { sendResponse } from "./recorder.js";
-import { pathOf } from "./request.js";
+import { keyHeaders, outcomeAnswer, refusal, replayHeaders } from "./answer.js";
+import type { Answer } from "./answer.js";
+import type { AdapterContext, Keyed } from "./context.js";
 
-/** What Express adds that a steps handler may need. */
-interface RoutedRequest {
-  readonly params?: Readonly<Record<string, unknown>>;
-  readonly query?: Readonly<Record<string, unknown>>;
-  readonly body?: unknown;
+/** What of a request is kept for its attempts, as routers and parsers leave it. */
+export interface RoutedRequest {
+  readonly headers: IncomingHttpHeaders;
+  /** Path without the query. */
+  readonly path: string;
+  readonly params: Readonly<Record<string, unknown>>;
+  readonly query: Readonly<Record<string, unknown>>;
+  readonly body: unknown;
 }
 
 /** A steps route with the writer of its requests. */
@@ -24,63 +24,52 @@ export interface HttpStepsRoute extends StepsRoute {
   readonly writeRequest: (request: StepsRequest) => string;
 }
 
-export async function runSteps(
-  context: NodeContext,
+/** Carries a request to its answer. Goes on when the client hangs up: nothing of it looks at the response. */
+export async function answerSteps(
+  context: AdapterContext<never>,
   keyed: Keyed,
   route: HttpStepsRoute,
-  exchange: { readonly req: HttpRequest; readonly res: ServerResponse },
-): Promise<void> {
-  const { req, res } = exchange;
-  const request = toStepsRequest(req, keyed, route);
+  routed: RoutedRequest,
+): Promise<Answer> {
+  const request = toStepsRequest(routed, keyed, route);
   const begun = await context.engine.beginSteps(keyed.request, route, route.writeRequest(request));
-  if (begun.kind !== "run") {
-    sendOutcome(context, keyed, begun, res);
-    return;
-  }
-  // Goes on when the client hangs up: nothing of it looks at the response.
-  send(context, keyed, res, await begun.run.run(request));
+  if (begun.kind !== "run") return outcomeAnswer(context, keyed, begun);
+  return answerFor(context, keyed, await begun.run.run(request));
 }
 
-function send(
-  context: NodeContext,
-  keyed: Keyed,
-  res: ServerResponse,
-  outcome: StepsOutcome,
-): void {
+function answerFor(context: AdapterContext<never>, keyed: Keyed, outcome: StepsOutcome): Answer {
   switch (outcome.kind) {
     case "stored": {
       const { response, replayUntilMs } = outcome;
       const { requestId } = keyed.request;
-      sendResponse(res, response, keyHeaders(context, keyed, { requestId, replayUntilMs }, false));
-      return;
+      return { response, headers: keyHeaders(context, keyed, { requestId, replayUntilMs }, false) };
     }
     case "superseded":
-      sendResponse(res, outcome.response, replayHeaders(context, keyed, outcome.record));
-      return;
-    case "refused": {
-      sendAnswer(res, refusal(context, keyed, outcome.error));
-      return;
-    }
+      return {
+        response: outcome.response,
+        headers: replayHeaders(context, keyed, outcome.record),
+      };
+    case "refused":
+      return refusal(context, keyed, outcome.error);
     default:
-      outcome satisfies never;
+      return outcome satisfies never;
   }
 }
 
-function toStepsRequest(req: HttpRequest, keyed: Keyed, route: StepsRoute): StepsRequest {
-  const { params = {}, query = {}, body } = req as unknown as RoutedRequest;
+function toStepsRequest(routed: RoutedRequest, keyed: Keyed, route: StepsRoute): StepsRequest {
   const { scope, key, method } = keyed.request;
   const headers = route.options.keepHeaders.flatMap((name): [string, string][] => {
-    const value = req.headers[name];
+    const value = routed.headers[name];
     return value === undefined ? [] : [[name, Array.isArray(value) ? value.join(", ") : value]];
   });
   return {
     scope,
     key,
     method,
-    path: pathOf(req),
-    params: { ...params },
-    query: { ...query },
+    path: routed.path,
+    params: { ...routed.params },
+    query: { ...routed.query },
     headers: Object.fromEntries(headers),
-    body,
+    body: routed.body,
   };
 }
