@@ -63,7 +63,7 @@ class NoAnswerError extends TypeError {
 
 /** True for a {@link NoAnswerError} of any copy of this package. */
 function isNoAnswer(error: unknown): error is NoAnswerError {
-  return error instanceof TypeError && error.name === "NoAnswerError";
+  return (error as Error | undefined)?.name === "NoAnswerError";
 }
 
 /** Makes a {@link Client}. Throws a TypeError that names every option that is wrong. */
