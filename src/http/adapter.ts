@@ -24,6 +24,11 @@ declare global {
   }
 }
 
+/** What is handed the claim under which its handler runs. */
+export interface Claimant {
+  idempotency?: IdempotencyContext | undefined;
+}
+
 /** A Node request with what Express, its parsers and the app's own declarations add. */
 export type HttpRequest = IncomingMessage & Express.Request;
 
@@ -68,7 +73,7 @@ export function sendInstead(recording: Recording, answer: Answer): void {
 
 /** Sends a refusal in place of what the handler has answered. */
 export function refuseInstead(
-  context: NodeContext,
+  context: AdapterContext<never>,
   keyed: Keyed | undefined,
   recording: Recording,
   error: IdempotencyError,
@@ -78,7 +83,7 @@ export function refuseInstead(
 
 /** Gives the handler its `req.idempotency`; returns the place where the end of the replay window is written for it. */
 export function attachContext(
-  req: HttpRequest,
+  req: Claimant,
   claim: ClaimView,
   release: () => void,
 ): { replayUntil: Date | undefined } {

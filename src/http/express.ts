@@ -11,6 +11,7 @@ import { resolveRoute, resolveTransactionRoute } from "../core/options.js";
 import type { RouteOptions, TransactionRouteOptions } from "../core/options.js";
 import { fail, isUnprotected, sendAnswer, sendOutcome } from "./adapter.js";
 import type { HttpRequest, Middleware, NodeContext, TransactionHandler } from "./adapter.js";
+import type { Answer } from "./answer.js";
 import type { InstanceVerbs } from "./context.js";
 import { keyedReader, keyMaker } from "./keyed.js";
 import { runPlain } from "./plain.js";
@@ -22,7 +23,9 @@ import { runTransaction } from "./transaction.js";
 /** What {@link createIdempotency} returns: call it for a plain route. */
 export interface Idempotency extends InstanceVerbs {
   /** Middleware for a plain route: at most once, replayed afterwards. */
-  (route?: RouteOptions): Middleware<HttpRequest, ServerResponse>;
+  <Req extends HttpRequest = ExpressRequest>(
+    route?: RouteOptions<Req>,
+  ): Middleware<HttpRequest, ServerResponse>;
   /** A whole handler: exactly once for what is written through `tx`. */
   transaction<
     Req extends HttpRequest = ExpressRequest,
@@ -35,7 +38,7 @@ export interface Idempotency extends InstanceVerbs {
     Res extends ServerResponse = ExpressResponse,
     Tx = PoolClient,
   >(
-    route: TransactionRouteOptions<Tx>,
+    route: TransactionRouteOptions<Tx, Req>,
     handler: TransactionHandler<Req, Res, Tx>,
   ): Middleware<Req, Res>;
   /**
@@ -46,9 +49,9 @@ export interface Idempotency extends InstanceVerbs {
     name: string,
     handler: StepsHandler<Tx>,
   ): Middleware<HttpRequest, ServerResponse>;
-  steps<Tx = PoolClient>(
+  steps<Tx = PoolClient, Req extends HttpRequest = ExpressRequest>(
     name: string,
-    route: RouteOptions & StepsOptions,
+    route: RouteOptions<Req> & StepsOptions,
     handler: StepsHandler<Tx>,
   ): Middleware<HttpRequest, ServerResponse>;
 }
@@ -88,7 +91,9 @@ export function transactionMiddleware<Req extends HttpRequest, Res extends Serve
       if (req.idempotency !== undefined) throw nested();
       const read = await readKeyed(req, viewOf(req, res));
       const keyed = read === undefined || isUnprotected(context, read, req, res) ? undefined : read;
-      await runTransaction(context, { keyed, route, using, handler: anyHandler, req, res, next });
+      const answer = (given: Answer): void => sendAnswer(res, given);
+      const call = { keyed, route, using, handler: anyHandler, req, res, next, answer };
+      await runTransaction(context, call);
     };
     run().catch((error: unknown) => fail(context, error, res, next));
   };

@@ -5,7 +5,7 @@ import type { ServerResponse } from "node:http";
 import type { PlainRun } from "../core/plain-run.js";
 import type { StoredResponse } from "../core/record.js";
 import { attachContext, refuseInstead, sendInstead } from "./adapter.js";
-import type { HttpRequest, NextFunction, NodeContext } from "./adapter.js";
+import type { Claimant, NextFunction } from "./adapter.js";
 import {
   giveBack,
   refusalFor,
@@ -13,17 +13,17 @@ import {
   settlePlain,
   unstoredHeaders,
 } from "./answer.js";
-import type { Keyed } from "./context.js";
+import type { AdapterContext, Keyed } from "./context.js";
 import { record } from "./recorder.js";
 import type { Recording } from "./recorder.js";
 
 /** Hands the request on to its handlers, under a claim. */
 export function runPlain(
-  context: NodeContext,
+  context: AdapterContext<never>,
   keyed: Keyed,
   run: PlainRun,
   exchange: {
-    readonly req: HttpRequest;
+    readonly req: Claimant;
     readonly res: ServerResponse;
     readonly next: NextFunction;
   },
@@ -54,7 +54,7 @@ export function runPlain(
 }
 
 async function complete(
-  context: NodeContext,
+  context: AdapterContext<never>,
   keyed: Keyed,
   run: PlainRun,
   recording: Recording,
@@ -72,7 +72,7 @@ async function complete(
 }
 
 async function release(
-  context: NodeContext,
+  context: AdapterContext<never>,
   keyed: Keyed,
   run: PlainRun,
   recording: Recording,
@@ -81,7 +81,7 @@ async function release(
 }
 
 async function releaseLarge(
-  context: NodeContext,
+  context: AdapterContext<never>,
   keyed: Keyed,
   run: PlainRun,
   recording: Recording,
@@ -91,7 +91,7 @@ async function releaseLarge(
 
 /** Too large to keep: the row says so before the first byte leaves, and is completed after the last one. */
 async function passLarge(
-  context: NodeContext,
+  context: AdapterContext<never>,
   keyed: Keyed,
   run: PlainRun,
   recording: Recording,

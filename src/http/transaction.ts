@@ -6,10 +6,11 @@ import type { ServerResponse } from "node:http";
 import { IdempotencyError } from "../core/errors.js";
 import type { StoredResponse } from "../core/record.js";
 import { pauseAfter } from "../core/retry.js";
-import { refuseInstead, sendOutcome } from "./adapter.js";
-import type { HttpRequest, NextFunction, NodeContext, TransactionHandler } from "./adapter.js";
-import { isForClient } from "./answer.js";
-import type { Keyed } from "./context.js";
+import { refuseInstead } from "./adapter.js";
+import type { Claimant, NextFunction, TransactionHandler } from "./adapter.js";
+import { isForClient, outcomeAnswer } from "./answer.js";
+import type { Answer } from "./answer.js";
+import type { AdapterContext, Keyed } from "./context.js";
 import { record } from "./recorder.js";
 import type { Recording } from "./recorder.js";
 import { beginWork, conflictError, tooLateError, workHeaders } from "./transaction-work.js";
@@ -20,6 +21,8 @@ interface TransactionCall<Req, Res> extends TransactionSetup {
   readonly req: Req;
   readonly res: Res;
   readonly next: NextFunction;
+  /** Sends a replay or a refusal in place of running the handler. */
+  readonly answer: (answer: Answer) => void;
 }
 
 /** How the handler ended: with a response, with one that is too large, with an error, or not in time. */
@@ -30,8 +33,8 @@ type Ending =
   | { readonly kind: "late" };
 
 /** Runs the handler, and again where Postgres refuses its transaction for the sake of another one: nothing was sent yet. */
-export async function runTransaction<Req extends HttpRequest, Res extends ServerResponse>(
-  context: NodeContext,
+export async function runTransaction<Req extends Claimant, Res extends ServerResponse>(
+  context: AdapterContext<never>,
   call: TransactionCall<Req, Res>,
 ): Promise<void> {
   const { clock, options } = context;
@@ -46,23 +49,23 @@ export async function runTransaction<Req extends HttpRequest, Res extends Server
 }
 
 /** Opens the transaction and claims in it, or sends why not. */
-async function begin<Req extends HttpRequest, Res extends ServerResponse>(
-  context: NodeContext,
+async function begin<Req extends Claimant, Res extends ServerResponse>(
+  context: AdapterContext<never>,
   call: TransactionCall<Req, Res>,
   tries: number,
 ): Promise<Work | "refused"> {
-  const { keyed, req, res } = call;
+  const { keyed, req } = call;
   const begun = await beginWork(context, call, tries, (handle) => {
     req.idempotency = handle;
   });
   if (begun.kind === "work") return begun.work;
   // Only a key can be refused.
-  sendOutcome(context, keyed as Keyed, begun, res);
+  call.answer(outcomeAnswer(context, keyed as Keyed, begun));
   return "refused";
 }
 
-async function finish<Req extends HttpRequest, Res extends ServerResponse>(
-  context: NodeContext,
+async function finish<Req extends Claimant, Res extends ServerResponse>(
+  context: AdapterContext<never>,
   call: TransactionCall<Req, Res>,
   work: Work,
   mayRunAgain: boolean,
@@ -121,8 +124,8 @@ async function finish<Req extends HttpRequest, Res extends ServerResponse>(
 }
 
 /** The transaction ends when the response has ended and the handler's promise has settled, or when its time is up. */
-function runHandler<Req extends HttpRequest, Res extends ServerResponse>(
-  context: NodeContext,
+function runHandler<Req extends Claimant, Res extends ServerResponse>(
+  context: AdapterContext<never>,
   call: TransactionCall<Req, Res>,
   tx: unknown,
 ): { recording: Recording; ending: Promise<Ending> } {
