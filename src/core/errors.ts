@@ -62,13 +62,19 @@ export const errorTable = {
     status: 409,
     retryable: false,
     title: "The response was not stored",
-    help: "The request was carried out, and its response was too large or was a stream, so it cannot be replayed. Read the resource itself.",
+    help: "The request was carried out, and its response was too large, was a stream or was broken off, so it cannot be replayed. Read the resource itself.",
   },
   store_unavailable: {
     status: 503,
     retryable: true,
     title: "The idempotency store cannot be reached",
     help: "Send the same request with the same key again after the time in Retry-After. It is never carried out twice.",
+  },
+  handler_timeout: {
+    status: 504,
+    retryable: true,
+    title: "The handler did not answer in time",
+    help: "The request is still being carried out. Send it again with the same key: it is never carried out twice, and it gets the response when there is one.",
   },
   attempt_failed: {
     status: 503,
@@ -92,7 +98,19 @@ export const errorTable = {
     status: 500,
     retryable: false,
     title: "The request body was not parsed before the idempotency middleware",
-    help: "Mount a body parser that accepts this content type (express.json(), express.urlencoded(), express.raw()) in front of the middleware.",
+    help: "Mount a body parser that accepts this content type (express.json(), express.urlencoded(), express.raw(), multer) in front of the middleware. For a body that the handler streams, have clients send Content-Digest, or give the route a fingerprint function.",
+  },
+  digest_invalid: {
+    status: 400,
+    retryable: false,
+    title: "Content-Digest is not that of the body",
+    help: "Send Content-Digest as RFC 9530 has it, with the sha-256 or sha-512 of the body as it is sent, or leave it away where the body is not streamed.",
+  },
+  fingerprint_invalid: {
+    status: 500,
+    retryable: false,
+    title: "The fingerprint function gave nothing to compare",
+    help: "fingerprint(req) must give a JSON value, a text or bytes that say what is asked: not undefined, a function, a map or a set.",
   },
   options_invalid: {
     status: 500,
@@ -142,6 +160,12 @@ export const errorTable = {
     title: "Other transactions were in the way",
     help: "Nothing was written. Postgres refused every try for the sake of another transaction. Send the same request with the same key again after the time in Retry-After.",
   },
+  response_streamed: {
+    status: 500,
+    retryable: false,
+    title: "A transaction route cannot stream its response",
+    help: "Nothing was written. A transaction route holds its response until commit: answer as a whole, or stream from a plain route.",
+  },
   response_too_large: {
     status: 500,
     retryable: false,
@@ -181,7 +205,7 @@ export interface ErrorDetails {
 export class IdempotencyError extends Error {
   override readonly name = "IdempotencyError";
   readonly code: ErrorCode;
-  /** HTTP status a client is answered with (400 to 503). Express' own error handler honours it. */
+  /** HTTP status a client is answered with (400 to 504). Express' own error handler honours it. */
   readonly status: number;
   readonly retryable: boolean;
   readonly title: string;

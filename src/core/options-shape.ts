@@ -2,8 +2,11 @@
  * The forms that options must have, name by name. Owns: what of an option can be judged without the others.
  */
 import { z } from "zod";
+import { isFieldName } from "./ignored-fields.js";
 import type { Cache, Store } from "./ports.js";
 import { isolations } from "./sql-session.js";
+import { storeHeadersProblems } from "./stored-headers.js";
+import type { StoreHeaders } from "./stored-headers.js";
 
 const day = 24 * 60 * 60_000;
 
@@ -16,9 +19,23 @@ const windowMs = z
   .min(1)
   .max(3650 * day);
 
+/** RFC 9110, section 5.6.2: a token. */
+const headerNames = z.array(z.string().regex(/^[\w!#$%&'*+.^`|~-]+$/, "must be a header's name"));
+
+const fieldName = z
+  .string()
+  .refine(
+    isFieldName,
+    "must name a field of the body or the query, such as body.sentAt, body.items[*].note or query.trace",
+  );
+
 export const routeShape = {
   required: z.boolean().optional(),
+  key: aFunction().optional(),
+  fingerprint: aFunction().optional(),
+  ignoreFields: z.array(fieldName).optional(),
   concurrent: z.union([z.literal("reject"), z.strictObject({ waitMs: timerMs })]).optional(),
+  preferWaitMs: z.number().int().min(0).max(longestTimerMs).optional(),
   serverErrors: z.enum(["store", "release"]).optional(),
   releaseOn: z.array(z.number().int().min(200).max(599)).optional(),
   afterCrash: z.enum(["unknown", "rerun"]).optional(),
@@ -31,6 +48,15 @@ export const routeShape = {
     .min(0)
     .max(64 * 1024 * 1024)
     .optional(),
+  storeHeaders: z
+    .strictObject({ only: headerNames.optional(), except: headerNames.optional() })
+    .superRefine((given, context) => {
+      for (const message of storeHeadersProblems(given as StoreHeaders))
+        context.addIssue({ code: "custom", message });
+    })
+    .optional(),
+  stream: z.boolean().optional(),
+  handlerTimeoutMs: z.number().int().min(0).max(longestTimerMs).optional(),
   replayWindowMs: windowMs.optional(),
   dedupeWindowMs: windowMs.optional(),
   maxRunMs: timerMs.optional(),

@@ -16,16 +16,45 @@ import {
 } from "./options-shape.js";
 import type { Cache, Store } from "./ports.js";
 import type { Isolation, TransactionAdapter } from "./sql-session.js";
+import type { StoreHeaders } from "./stored-headers.js";
+
+/**
+ * A function of a request, for options that are kept where requests of every adapter meet: a route's own request type is known to
+ * the route alone, so that parameters are compared in both directions.
+ */
+type OfRequest<Request, Result> = { of(request: Request): Result }["of"];
 
 /** What a route may set for itself; {@link IdempotencyOptions} sets the same for all routes. */
-export interface RouteOptions {
+export interface RouteOptions<Request = never> {
   /** Answer 400 `key_missing` where no key was sent. Default false: such a request passes through unprotected. */
   readonly required?: boolean;
+  /**
+   * Where the key comes from in place of the header, which is not looked at then: `(req) => req.body.id` for events that carry
+   * their own. The same rules hold, or 400 `key_invalid`; undefined is a missing key. Default: the Idempotency-Key header.
+   */
+  readonly key?: OfRequest<Request, string | undefined | Promise<string | undefined>>;
+  /**
+   * What counts of the body in place of the body itself: a JSON value, a text or bytes. Method, path and query count beside it;
+   * the media type does not. It need not be parsed then. Throws `fingerprint_invalid` at a request where it gives undefined
+   * or what JSON cannot show. Default: the body.
+   */
+  readonly fingerprint?: OfRequest<Request, unknown>;
+  /**
+   * Fields that may differ from try to try, named as in `differs`: `"body.sentAt"`, `"body.items[*].at"`, `"query.trace"`.
+   * Default none.
+   */
+  readonly ignoreFields?: readonly string[];
   /**
    * What a request does while another with its key runs: answer 409 `in_progress` at once, or wait up to `waitMs` and then
    * replay. Default `"reject"`.
    */
   readonly concurrent?: "reject" | { readonly waitMs: number };
+  /**
+   * Longest wait, in ms, that a client may ask for with `Prefer: wait=seconds` (RFC 7240); where `concurrent` allows more, that
+   * is the limit. The client's wish comes before `concurrent`, also where it is shorter. Default 30 s; 0: such wishes are not
+   * heard.
+   */
+  readonly preferWaitMs?: number;
   /**
    * `"store"`: a response of 500 and above is stored and replayed, since what happened is unknown. `"release"`: the handler's
    * author says that nothing happened, and the key can be used again. Default `"store"`.
@@ -48,6 +77,23 @@ export interface RouteOptions {
   readonly weakKeys?: "warn" | "reject" | "allow";
   /** Largest response body that is stored, in bytes. Default 1 MiB. */
   readonly maxResponseBytes?: number;
+  /**
+   * Which of the headers that the handler sets are stored and replayed: `{ only }` these, or all `{ except }` these. What says
+   * how the body is read is always stored; cookies, hop-by-hop headers and the date never are. Default: all but those and what
+   * tells of one exchange only, such as request ids and rate limits.
+   */
+  readonly storeHeaders?: StoreHeaders;
+  /**
+   * The responses of this plain route are streams: what is written passes at once, nothing of it is stored, and the key then
+   * answers 409 `response_not_stored`. Server-sent events are streams without it. A response that the handler ends with its
+   * first call is stored as any other. Default false.
+   */
+  readonly stream?: boolean;
+  /**
+   * How long the client of a plain route waits for its handler, in ms; then it gets 504 `handler_timeout`. The handler goes on,
+   * and its response is stored for the retry. Default 0: no limit.
+   */
+  readonly handlerTimeoutMs?: number;
   /** How long a response can be replayed, in ms from its completion. Default 24 h. */
   readonly replayWindowMs?: number;
   /** How long a key is remembered, in ms from completion; not shorter than the replay window. Default 30 days. */
@@ -70,7 +116,7 @@ export interface RouteOptions {
 }
 
 /** What only a transaction route may set. */
-export interface TransactionRouteOptions<Tx> extends RouteOptions {
+export interface TransactionRouteOptions<Tx, Request = never> extends RouteOptions<Request> {
   /**
    * Where the transaction comes from: `prismaTransactions(prisma)`, `drizzleTransactions(db)`, `knexTransactions(knex)`,
    * `kyselyTransactions(db)`, `typeormTransactions(dataSource)`, on the database of the store. The handler gets that library's
@@ -80,7 +126,7 @@ export interface TransactionRouteOptions<Tx> extends RouteOptions {
 }
 
 /** Options of {@link createIdempotency}. */
-export interface IdempotencyOptions<Request> extends RouteOptions {
+export interface IdempotencyOptions<Request> extends RouteOptions<Request> {
   /** Where keys live: `postgresStore({ pool })`, or `memoryStore()` in tests. Required. */
   readonly store: Store;
   /** A faster place in front of the store: `redisCache({ client })`. Losing it costs speed and never correctness. */
@@ -128,7 +174,12 @@ export interface IdempotencyOptions<Request> extends RouteOptions {
 
 /** Route options with every default in place. */
 export type ResolvedRoute = {
-  readonly [Name in keyof RouteOptions]-?: NonNullable<RouteOptions[Name]>;
+  readonly [Name in Exclude<keyof RouteOptions, "key" | "fingerprint">]-?: NonNullable<
+    RouteOptions[Name]
+  >;
+} & {
+  readonly key: RouteOptions<unknown>["key"] | undefined;
+  readonly fingerprint: RouteOptions<unknown>["fingerprint"] | undefined;
 };
 
 /** Instance options with every default in place. */
@@ -157,13 +208,20 @@ const day = 24 * 60 * minute;
 
 const routeDefaults: ResolvedRoute = {
   required: false,
+  key: undefined,
+  fingerprint: undefined,
+  ignoreFields: [],
   concurrent: "reject",
+  preferWaitMs: 30 * second,
   serverErrors: "store",
   releaseOn: [],
   afterCrash: "unknown",
   reconcile: () => "unknown",
   weakKeys: "warn",
   maxResponseBytes: 1024 * 1024,
+  storeHeaders: {},
+  stream: false,
+  handlerTimeoutMs: 0,
   replayWindowMs: day,
   dedupeWindowMs: 30 * day,
   maxRunMs: 15 * minute,
@@ -226,7 +284,7 @@ export function resolveTransactionRoute<Tx>(
   const shape = z.strictObject({ ...routeShape, using: using.optional() });
   const problems = shapeProblems(shape, given);
   const route = pickRoute(base, given);
-  throwIfAny("this transaction route", problems.length > 0 ? problems : routeRelations(route));
+  throwIfAny("this transaction route", problems.length > 0 ? problems : wholeRelations(route));
   return { route, using: given.using };
 }
 
@@ -243,7 +301,7 @@ export function resolveSteps(
 ): { readonly route: ResolvedRoute; readonly steps: ResolvedSteps } {
   const problems = shapeProblems(z.strictObject({ ...routeShape, ...stepsShape }), given);
   const route = pickRoute(base, given);
-  throwIfAny("this steps route", problems.length > 0 ? problems : routeRelations(route));
+  throwIfAny("this steps route", problems.length > 0 ? problems : wholeRelations(route));
   const { keepHeaders, stepTimeoutMs, maxAttempts } = { ...stepsDefaults, ...given };
   const lowerCase = keepHeaders.map((name) => name.toLowerCase());
   return { route, steps: { keepHeaders: lowerCase, stepTimeoutMs, maxAttempts } };
@@ -257,13 +315,19 @@ function pickRoute(base: ResolvedRoute, given: RouteOptions): ResolvedRoute {
   return { ...base, ...(Object.fromEntries(chosen) as Partial<ResolvedRoute>) };
 }
 
-function routeRelations(route: RouteOptions): string[] {
-  const { replayWindowMs = 0, dedupeWindowMs = 0 } = route;
+function routeRelations(route: ResolvedRoute): string[] {
+  const { replayWindowMs, dedupeWindowMs } = route;
   return dedupeWindowMs < replayWindowMs
     ? [
         `dedupeWindowMs (${dedupeWindowMs}) must not be shorter than replayWindowMs (${replayWindowMs})`,
       ]
     : [];
+}
+
+/** Of routes whose response is committed with their work, and so is never sent in parts. */
+function wholeRelations(route: ResolvedRoute): string[] {
+  const streams = "stream: only a plain route can stream; this one holds its response until commit";
+  return [...routeRelations(route), ...(route.stream ? [streams] : [])];
 }
 
 function throwIfAny(where: string, problems: readonly string[]): void {
