@@ -47,7 +47,7 @@ test("every block is run by a test, here or as a command", () => {
 /** Names that a fragment may use without importing them. */
 const known =
   "express pg Redis createIdempotency isIdempotencyError keepRawBody memoryStore migrate postgresStore redisCache pool app " +
-  "idempotent authenticate rateLimit validateOrder createOrder provider";
+  "idempotent authenticate rateLimit validateOrder createOrder provider api";
 
 /** A block as a module whose `main` runs it: its imports come first, and what it takes for granted from the wrapper. */
 function moduleOf(block: Block, wrapper: string, port: number): string {

@@ -2,6 +2,9 @@
  * What the fragments of code in the README and in docs may take for granted: a pool, an app, an instance, and a few functions
  * that stand for the reader's own. Each fragment runs inside a function that sees all of these, and may shadow them.
  */
+import { once } from "node:events";
+import type { AddressInfo } from "node:net";
+
 import express from "express";
 import { Redis } from "ioredis";
 import pg from "pg";
@@ -57,3 +60,11 @@ export const provider = {
 
 export const app = express();
 app.use(authenticate, express.json({ verify: keepRawBody }));
+
+/** The address of an API of somebody else's, for what calls one. */
+const charges = express();
+charges.use(express.json(), express.urlencoded({ extended: false }));
+charges.post("/v1/charges", idempotent({ required: true }), createOrder);
+const listener = charges.listen(0, "127.0.0.1");
+await once(listener, "listening");
+export const api = `http://127.0.0.1:${(listener.address() as AddressInfo).port}`;
