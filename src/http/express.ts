@@ -91,7 +91,7 @@ export function transactionMiddleware<Req extends HttpRequest, Res extends Serve
       if (req.idempotency !== undefined) throw nested();
       const read = await readKeyed(req, viewOf(req, res));
       const keyed = read === undefined || isUnprotected(context, read, req, res) ? undefined : read;
-      const answer = (given: Answer): void => sendAnswer(res, given);
+      const answer = (told: Answer): void => sendAnswer(res, told);
       const call = { keyed, route, using, handler: anyHandler, req, res, next, answer };
       await runTransaction(context, call);
     };
