@@ -34,6 +34,7 @@ export type { IdempotencyContext } from "./http/context.js";
 export type { HttpRequest, Middleware, NextFunction, TransactionHandler } from "./http/adapter.js";
 export type { Idempotency } from "./http/express.js";
 export { renderError } from "./http/problem.js";
+export { verifyContentDigest } from "./http/digest-stream.js";
 export { keepRawBody } from "./http/request.js";
 
 type AnyHandler = TransactionHandler<HttpRequest, ServerResponse, unknown>;

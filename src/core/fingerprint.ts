@@ -7,6 +7,8 @@ import canonicalizeModule from "canonicalize";
 import type { FingerprintComparison } from "./decide.js";
 import { IdempotencyError } from "./errors.js";
 import { exactJson, isTaggedNumber } from "./exact-json.js";
+import { toIgnoredFields, withoutFields } from "./ignored-fields.js";
+import type { IgnoredFields } from "./ignored-fields.js";
 
 /** A secret of the fingerprint with the id that is stored beside each digest. */
 export interface Secret {
@@ -23,13 +25,34 @@ export interface RequestContent {
   /** The Content-Type header as sent; parameters do not count (a multipart boundary changes on each retry). */
   readonly contentType: string | undefined;
   readonly body: BodyContent;
+  /** The body's bytes as they came, before any Content-Encoding was undone, where they are at hand. */
+  readonly sent?: Uint8Array | undefined;
 }
 
 export type BodyContent =
   | { readonly kind: "none" }
-  | { readonly kind: "bytes"; readonly bytes: Uint8Array | string }
+  /** A body that is there and that nobody has read. It has no fingerprint. */
+  | { readonly kind: "unread" }
+  /** What the sender's Content-Digest says of a body that nobody has read. */
+  | { readonly kind: "digest"; readonly digest: string }
+  | {
+      readonly kind: "bytes";
+      readonly bytes: Uint8Array | string;
+      /** The Content-Encoding that the bytes still have. */
+      readonly encoding?: string | undefined;
+    }
+  | { readonly kind: "upload"; readonly fields: unknown; readonly files: readonly UploadedFile[] }
   /** A parsed body. `raw`: its bytes where they were kept, to tell numbers beyond 2^53 apart. */
   | { readonly kind: "value"; readonly value: unknown; readonly raw?: Uint8Array | undefined };
+
+/** A file of a multipart body, in the order of the body. */
+export interface UploadedFile {
+  readonly field: string;
+  readonly filename: string;
+  readonly mimetype: string;
+  /** Of its content. */
+  readonly sha256: string;
+}
 
 /** The fingerprint of one request, and the means to compare it with a stored one. */
 export interface Fingerprint {
@@ -48,17 +71,24 @@ const version = "v1";
 /** Fields below this depth, and those after the count, are hashed with their parent. */
 const maxFieldDepth = 4;
 const maxFields = 64;
+/** Bytes from here on are hashed once, and their hash stands for them: it is needed for the whole, for the field and by each secret. */
+const largeBytes = 1024 * 1024;
 
-/** Makes fingerprints under the first secret and compares under all of them. */
+/**
+ * Makes fingerprints under the first secret and compares under all of them. The ignored fields, named as in `differs`, count in
+ * none. Throws `body_not_parsed` for a body that nobody has read.
+ */
 export function createFingerprinter(
   secrets: readonly Secret[],
+  ignoredNames: readonly string[] = [],
 ): (content: RequestContent) => Fingerprint {
+  const ignored = toIgnoredFields(ignoredNames);
   const keys = secrets.map(toKey);
   const current = keys[0] ?? plainKey;
   // A digest without a secret needs no secret to be recomputed, also after one was introduced.
   const byId = new Map([...keys, plainKey].map((key) => [key.id, key]));
   return (content) => {
-    const parts = readParts(content);
+    const parts = readParts(content, ignored);
     const text = digestUnder(current, parts);
     return {
       text,
@@ -85,16 +115,24 @@ interface FingerprintKey {
   readonly fieldPrefix: string;
 }
 
-interface Parts {
+interface Parts extends BodyParts {
   readonly method: string;
   readonly path: string;
   readonly query: readonly (readonly [string, string])[];
   readonly mediaType: string;
-  readonly bodyKind: "none" | "bytes" | "value" | "tagged";
+}
+
+interface BodyParts {
+  readonly bodyKind: "none" | "bytes" | "hashed" | "digest" | "value" | "tagged" | "upload";
   /** Canonical JSON (RFC 8785) of a parsed body, or its bytes. */
   readonly body: string | Uint8Array;
-  readonly bodyValue: unknown;
+  readonly bodyValue?: unknown;
+  readonly encoding?: string | undefined;
+  readonly files?: FileTree;
 }
+
+/** Files by the names of their fields; where one field has several, in a list. */
+type FileTree = Readonly<Record<string, unknown>>;
 
 const plainKey: FingerprintKey = {
   id: "",
@@ -111,31 +149,63 @@ function toKey(secret: Secret): FingerprintKey {
   };
 }
 
-function readParts(content: RequestContent): Parts {
+function readParts(content: RequestContent, ignored: IgnoredFields): Parts {
   const cut = content.url.indexOf("?");
   const path = cut === -1 ? content.url : content.url.slice(0, cut);
   const query = cut === -1 ? [] : sortedQuery(content.url.slice(cut + 1));
   const mediaType = (content.contentType ?? "").split(";", 1)[0]?.trim().toLowerCase() ?? "";
-  const common = { method: content.method.toUpperCase(), path, query };
-  if (content.body.kind === "none")
-    return { ...common, mediaType: "", bodyKind: "none", body: "", bodyValue: undefined };
-  if (content.body.kind === "bytes") {
-    return {
-      ...common,
-      mediaType,
-      bodyKind: "bytes",
-      body: content.body.bytes,
-      bodyValue: undefined,
-    };
-  }
-  const exact = exactJson(content.body.value, content.body.raw);
+  const body = readBody(content.body, ignored.body);
   return {
-    ...common,
-    mediaType,
-    bodyKind: exact.isTagged ? "tagged" : "value",
-    body: canonicalText(exact.value),
-    bodyValue: exact.value,
+    method: content.method.toUpperCase(),
+    path,
+    query: query.filter(([name]) => !ignored.query.has(readable(name))),
+    mediaType: body.bodyKind === "none" ? "" : mediaType,
+    ...body,
   };
+}
+
+function readBody(content: BodyContent, ignored: readonly string[]): BodyParts {
+  switch (content.kind) {
+    case "none":
+      return { bodyKind: "none", body: "" };
+    case "unread":
+      throw new IdempotencyError("body_not_parsed");
+    case "digest":
+      return { bodyKind: "digest", body: content.digest };
+    case "bytes": {
+      const { bytes, encoding } = content;
+      return bytes.length < largeBytes
+        ? { bodyKind: "bytes", body: bytes, encoding }
+        : { bodyKind: "hashed", body: hash("sha256", bytes, "base64url"), encoding };
+    }
+    case "upload": {
+      const fields = withoutFields(exactJson(content.fields, undefined).value, ignored);
+      const kept = withoutFields({ file: treeOf(content.files) }, ignored) as { file?: FileTree };
+      const files = kept.file ?? {};
+      return {
+        bodyKind: "upload",
+        body: canonicalText({ fields, files }),
+        bodyValue: fields,
+        files,
+      };
+    }
+    case "value": {
+      const exact = exactJson(content.value, content.raw);
+      const value = withoutFields(exact.value, ignored);
+      const bodyKind = exact.isTagged ? "tagged" : "value";
+      return { bodyKind, body: canonicalText(value), bodyValue: value };
+    }
+    default:
+      return content satisfies never;
+  }
+}
+
+function treeOf(files: readonly UploadedFile[]): FileTree {
+  const byField = new Map<string, unknown[]>();
+  for (const { field, ...file } of files) byField.set(field, [...(byField.get(field) ?? []), file]);
+  return Object.fromEntries(
+    [...byField].map(([field, all]) => [field, all.length === 1 ? all[0] : all]),
+  );
 }
 
 /** Sorted by name and then value: the order of parameters is no part of what is asked. */
@@ -176,7 +246,10 @@ function compareText(a: string, b: string): number {
 }
 
 function digestUnder(key: FingerprintKey, parts: Parts): string {
-  const head = [parts.method, parts.path, parts.mediaType, parts.bodyKind, ...parts.query.flat()];
+  const { method, path, mediaType, bodyKind, query, encoding } = parts;
+  const head = [method, path, mediaType, bodyKind, ...query.flat()];
+  // The query has an even count of texts, so that an encoding is none of them.
+  if (encoding !== undefined) head.push(encoding);
   // Every part is preceded by its length, so that no two requests run together into one text.
   const text = head.map((part) => `${part.length}:${part}`).join("");
   return `${version}:${key.id}:${key.digest(`${head.length};${text}`, parts.body)}`;
@@ -200,9 +273,17 @@ function hashFields(key: FingerprintKey, parts: Parts): Record<string, string> {
   for (const [name, values] of groupQuery(parts.query))
     add(`query.${readable(name)}`, JSON.stringify(values));
   if (parts.mediaType !== "") add("content_type", parts.mediaType);
-  if (parts.bodyKind === "bytes") add("body", parts.body);
+  if (parts.encoding !== undefined) add("content_encoding", parts.encoding);
+  if (["bytes", "hashed", "digest"].includes(parts.bodyKind)) add("body", parts.body);
   else if (parts.bodyKind !== "none") walk("body", parts.bodyValue, 0);
+  for (const [name, file] of Object.entries(parts.files ?? {})) addFiles(name, file, add);
   return hashes;
+}
+
+function addFiles(field: string, file: unknown, add: (name: string, text: string) => void): void {
+  const name = `body.file.${field}`;
+  if (!Array.isArray(file)) add(name, canonicalText(file));
+  else for (const [index, one] of file.entries()) add(`${name}[${index}]`, canonicalText(one));
 }
 
 function groupQuery(query: Parts["query"]): Map<string, string[]> {

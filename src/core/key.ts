@@ -11,7 +11,8 @@ export const maxKeyLength = 255;
 export type ParsedKey =
   | { readonly kind: "missing" }
   | { readonly kind: "invalid"; readonly detail: string }
-  | { readonly kind: "key"; readonly key: string; readonly sent: string };
+  /** `sent`: the header as it was sent, to be echoed; undefined for a key that comes from elsewhere. */
+  | { readonly kind: "key"; readonly key: string; readonly sent: string | undefined };
 
 const printableAscii = /^[\x20-\x7e]+$/;
 /** Optional white space around a field value (RFC 9110, section 5.6.3). `trim` would take a no-break space away too. */
@@ -66,7 +67,14 @@ export function nameOf(ref: KeyRef): string {
   return `${ref.scope.length}:${ref.scope}${ref.key}`;
 }
 
-function checked(key: string, sent: string): ParsedKey {
+/** Judges what a route's own function gives for a key, by the rules of the header. */
+export function parseOwnKey(given: unknown): ParsedKey {
+  if (given === undefined) return { kind: "missing" };
+  if (typeof given === "string") return checked(given, undefined);
+  return invalid("What the route takes for a key is not a text.");
+}
+
+function checked(key: string, sent: string | undefined): ParsedKey {
   if (key.length === 0) return invalid("The key is empty.");
   if (!printableAscii.test(key)) return invalid("The key has a character outside printable ASCII.");
   if (key.length > maxKeyLength)

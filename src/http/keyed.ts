@@ -5,19 +5,23 @@
 import { IdempotencyError } from "../core/errors.js";
 import { createFingerprinter } from "../core/fingerprint.js";
 import type { RequestContent } from "../core/fingerprint.js";
-import { parseKey, weakness } from "../core/key.js";
+import { parseKey, parseOwnKey, weakness } from "../core/key.js";
+import type { ParsedKey } from "../core/key.js";
 import type { ResolvedOptions, ResolvedRoute } from "../core/options.js";
 import type { KeyedRequest } from "../core/request.js";
+import { comparedContent } from "./content.js";
 import type { AdapterContext, Keyed } from "./context.js";
 
 /** How an adapter's request is looked at. Nothing is read before it is asked for. */
 export interface RequestView {
   readonly method: string;
+  /** Path and query as the client sent them, wherever routers are mounted. */
+  readonly url: string;
   /** Path without the query, which may hold what should not be kept. */
   readonly path: string;
   /** Every line of a header, by its lower-case name: repeated ones are not one. */
   headerLines(name: string): readonly string[];
-  /** What counts for the fingerprint. Throws `body_not_parsed` where a body is there that nobody parsed. */
+  /** What counts for the fingerprint. A body that is there and that nobody has read is `unread`, never none. */
   content(): RequestContent | Promise<RequestContent>;
   /** The id that other middleware gave the request, so that `Original-Request` can be found in the logs. */
   givenId(): string | undefined;
@@ -50,24 +54,24 @@ function reader<Request>(
   whenMissing: "pass" | "make",
 ): Read<Request, Keyed | undefined> {
   const { options, clock } = context;
-  const fingerprintOf = createFingerprinter(options.secrets);
+  const fingerprintOf = createFingerprinter(options.secrets, route.ignoreFields);
   return async (request, view) => {
     const taken = options.methods.has(view.method);
-    const parsed = taken ? parseKey(view.headerLines("idempotency-key")) : missing;
+    const parsed = taken ? await readKey(request, view, route) : missing;
     if (parsed.kind === "invalid")
       throw new IdempotencyError("key_invalid", { detail: parsed.detail });
     if (parsed.kind === "missing") {
       if (route.required) throw new IdempotencyError("key_missing");
       if (taken) options.onEvent({ type: "unkeyed" });
       if (whenMissing === "pass") return undefined;
-    } else checkStability(parsed.key, route, options);
+    } else if (parsed.sent !== undefined) checkStability(parsed.key, route, options);
     const { key, sent } =
       parsed.kind === "key" ? parsed : { key: `auto_${clock.uuid()}`, sent: undefined };
     const scope = checkScope(await options.scope(request));
     const keyed: KeyedRequest = {
       scope,
       key,
-      fingerprint: fingerprintOf(await view.content()),
+      fingerprint: fingerprintOf(await comparedContent(request, view, route)),
       method: view.method,
       path: view.path,
       requestId: options.requestId?.(request) ?? view.givenId() ?? `req_${clock.uuid()}`,
@@ -80,6 +84,30 @@ function reader<Request>(
 
 const missing = { kind: "missing" } as const;
 const neverAborted = new AbortController().signal;
+
+/** A key of the route's own is not echoed: nobody sent that header. */
+async function readKey(
+  request: unknown,
+  view: RequestView,
+  route: ResolvedRoute,
+): Promise<ParsedKey> {
+  if (route.key === undefined) return parseKey(view.headerLines("idempotency-key"));
+  let given: unknown;
+  try {
+    given = await route.key(request);
+  } catch (cause) {
+    await demandBody(view, cause);
+    throw cause;
+  }
+  if (given === undefined) await demandBody(view);
+  return parseOwnKey(given);
+}
+
+/** A key that may stand in a body that nobody has read is not missing. */
+async function demandBody(view: RequestView, cause?: unknown): Promise<void> {
+  const { body } = await view.content();
+  if (body.kind === "unread") throw new IdempotencyError("body_not_parsed", { cause });
+}
 
 function checkStability(
   key: string,

@@ -3,21 +3,23 @@
  * Must never take a body that is there but unread for an empty one.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { IdempotencyError } from "../core/errors.js";
 import type { BodyContent, RequestContent } from "../core/fingerprint.js";
 import { headerLines } from "../core/key.js";
 import type { RequestView } from "./keyed.js";
+import { filesOf, readUpload } from "./uploads.js";
+import type { FilesOfRequest } from "./uploads.js";
 
 /** What Express and its body parsers add to a request, as far as it is looked at. */
-export type ParsedRequest = Omit<IncomingMessage, "id"> & {
-  readonly originalUrl?: string;
-  readonly body?: unknown;
-  /** Some hosts parse the body before Node's stream is read and leave its bytes here. */
-  readonly rawBody?: unknown;
-  /** Set by body-parser when it has parsed. */
-  readonly _body?: boolean;
-  readonly id?: unknown;
-};
+export type ParsedRequest = Omit<IncomingMessage, "id"> &
+  FilesOfRequest & {
+    readonly originalUrl?: string;
+    readonly body?: unknown;
+    /** Some hosts parse the body before Node's stream is read and leave its bytes here. */
+    readonly rawBody?: unknown;
+    /** Set by body-parser when it has parsed. */
+    readonly _body?: boolean;
+    readonly id?: unknown;
+  };
 
 const rawBodies = new WeakMap<object, Uint8Array>();
 
@@ -33,6 +35,7 @@ export function keepRawBody(req: IncomingMessage, _res: unknown, bytes: Uint8Arr
 export function viewOf(req: ParsedRequest, res: ServerResponse): RequestView {
   return {
     method: req.method ?? "",
+    url: urlOf(req),
     path: pathOf(req),
     headerLines: (name) => headerLines(req.rawHeaders, name),
     content: () => readContent(req),
@@ -45,13 +48,14 @@ export function viewOf(req: ParsedRequest, res: ServerResponse): RequestView {
   };
 }
 
-/** @throws `body_not_parsed` where a body is there that nobody parsed. */
-function readContent(req: ParsedRequest): RequestContent {
+async function readContent(req: ParsedRequest): Promise<RequestContent> {
+  const body = await readBody(req);
   return {
     method: req.method ?? "",
     url: urlOf(req),
     contentType: req.headers["content-type"],
-    body: readBody(req),
+    body,
+    sent: sentBytes(req, body),
   };
 }
 
@@ -73,14 +77,52 @@ function givenRequestId(req: ParsedRequest): string | undefined {
   return typeof header === "string" && /^[\x21-\x7e]{1,128}$/.test(header) ? header : undefined;
 }
 
-function readBody(req: ParsedRequest): BodyContent {
+async function readBody(req: ParsedRequest): Promise<BodyContent> {
   const length = Number(req.headers["content-length"] ?? 0);
   if (length === 0 && req.headers["transfer-encoding"] === undefined) return { kind: "none" };
   const { body } = req;
-  if (body instanceof Uint8Array || typeof body === "string") return { kind: "bytes", bytes: body };
-  const raw = rawBodies.get(req) ?? (req.rawBody instanceof Uint8Array ? req.rawBody : undefined);
+  if (typeof body === "string") return { kind: "bytes", bytes: body };
+  if (body instanceof Uint8Array)
+    return { kind: "bytes", bytes: body, encoding: encodingOf(req, body) };
+  const raw = rawBytes(req);
+  if (isMultipart(req)) {
+    const files = filesOf(req);
+    if (files.length > 0) return readUpload(body ?? {}, files);
+    if (raw === undefined && !hasFields(body)) return { kind: "unread" };
+  }
   // Express 4 leaves {} where no parser took the body, so that only the stream tells.
   const wasParsed = req._body === true || raw !== undefined || req.readableDidRead;
-  if (body === undefined || !wasParsed) throw new IdempotencyError("body_not_parsed");
+  if (body === undefined || !wasParsed) return { kind: "unread" };
   return { kind: "value", value: body, raw };
+}
+
+function rawBytes(req: ParsedRequest): Uint8Array | undefined {
+  return rawBodies.get(req) ?? (req.rawBody instanceof Uint8Array ? req.rawBody : undefined);
+}
+
+function isMultipart(req: ParsedRequest): boolean {
+  return /^\s*multipart\//i.test(req.headers["content-type"] ?? "");
+}
+
+/** Multer's own empty form has no prototype; any other empty object may hide a body that somebody has streamed away. */
+function hasFields(body: unknown): boolean {
+  if (typeof body !== "object" || body === null) return false;
+  return Object.keys(body).length > 0 || Object.getPrototypeOf(body) === null;
+}
+
+/** Undefined where bytes have none, or theirs was surely undone: then their count is not the one that was sent. */
+function encodingOf(req: ParsedRequest, bytes: Uint8Array): string | undefined {
+  const encoding = req.headers["content-encoding"]?.trim().toLowerCase() ?? "identity";
+  if (encoding === "identity") return undefined;
+  const sent = req.headers["content-length"];
+  const wasUndone = req._body === true || (sent !== undefined && Number(sent) !== bytes.length);
+  return wasUndone ? undefined : encoding;
+}
+
+/** A Content-Encoding is undone by parsers before anybody sees bytes: then those that were sent are gone. */
+function sentBytes(req: ParsedRequest, body: BodyContent): Uint8Array | undefined {
+  if (body.kind === "none") return new Uint8Array();
+  const encoding = req.headers["content-encoding"]?.trim().toLowerCase() ?? "identity";
+  if (encoding !== "identity") return undefined;
+  return body.kind === "bytes" && typeof body.bytes !== "string" ? body.bytes : rawBytes(req);
 }

@@ -1,0 +1,61 @@
+/**
+ * What of a request is compared, on any adapter. Owns: the route's own fingerprint function, and what a Content-Digest header
+ * says of a body. Must never compare by what a request lacks.
+ */
+import { DigestCheck, parseContentDigest, statedDigest } from "../core/content-digest.js";
+import { IdempotencyError } from "../core/errors.js";
+import type { BodyContent, RequestContent } from "../core/fingerprint.js";
+import type { ResolvedRoute } from "../core/options.js";
+import type { RequestView } from "./keyed.js";
+
+/** @throws `digest_invalid`, `fingerprint_invalid`, and what the route's function throws */
+export async function comparedContent(
+  request: unknown,
+  view: RequestView,
+  route: ResolvedRoute,
+): Promise<RequestContent> {
+  if (route.fingerprint !== undefined) {
+    const body = ownBody(await route.fingerprint(request));
+    return { method: view.method, url: view.url, contentType: undefined, body };
+  }
+  const content = await view.content();
+  const lines = view.headerLines("content-digest");
+  if (lines.length === 0) return content;
+  const digests = parseContentDigest(lines);
+  if (content.body.kind === "unread")
+    return { ...content, body: { kind: "digest", digest: statedDigest(digests) } };
+  if (content.sent !== undefined) new DigestCheck(digests).update(content.sent).end();
+  return content;
+}
+
+/** What a route's own function gave, in the place of the body. */
+function ownBody(value: unknown): BodyContent {
+  if (typeof value === "string" || value instanceof Uint8Array)
+    return { kind: "bytes", bytes: value };
+  if (!isComparable(value)) throw new IdempotencyError("fingerprint_invalid");
+  return { kind: "value", value };
+}
+
+/**
+ * False for what JSON has no text for or shows as an empty object, as it does maps, sets and promises: it would be the same
+ * for all requests.
+ */
+function isComparable(value: unknown): boolean {
+  switch (typeof value) {
+    case "string":
+    case "boolean":
+      return true;
+    case "number":
+      return Number.isFinite(value);
+    case "object":
+      break;
+    default:
+      return false;
+  }
+  if (value === null) return true;
+  if (Array.isArray(value)) return value.every(isComparable);
+  if (typeof (value as { toJSON?: unknown }).toJSON === "function") return true;
+  if (Object.prototype.toString.call(value) !== "[object Object]") return false;
+  // A member that is undefined is one that is not there, as in JSON.
+  return Object.values(value).every((member) => member === undefined || isComparable(member));
+}
