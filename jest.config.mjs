@@ -12,7 +12,7 @@ export default {
   moduleNameMapper: { "^(\\.{1,2}/.*)\\.js$": "$1" },
   transform: { "^.+\\.ts$": ["@swc/jest", swc], "^.+\\.js$": ["@swc/jest", swc] },
   // Published as ES modules only, which jest cannot load as they are on Node 20.
-  transformIgnorePatterns: ["/node_modules/(?!(superjson|copy-anything|is-what)/)"],
+  transformIgnorePatterns: ["/node_modules/(?!(superjson|copy-anything|is-what|@nestjs)/)"],
   modulePathIgnorePatterns: ["<rootDir>/dist/", "<rootDir>/.cache/"],
   globalSetup: "<rootDir>/test/support/global-setup.cjs",
   globalTeardown: "<rootDir>/test/support/global-teardown.cjs",
