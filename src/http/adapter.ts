@@ -10,8 +10,8 @@ import { isForClient, outcomeAnswer, refusal, unprotectedHeaders } from "./answe
 import type { Answer } from "./answer.js";
 import { createContext, whenUnprotected } from "./context.js";
 import type { AdapterContext, ClaimView, IdempotencyContext, Keyed } from "./context.js";
-import { sendResponse } from "./recorder.js";
-import type { Recording } from "./recorder.js";
+import type { Recording } from "./recording.js";
+import { sendResponse } from "./send-response.js";
 
 declare global {
   // Express declares its request in this namespace, and so do those who extend it.

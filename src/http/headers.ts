@@ -1,40 +1,17 @@
 /**
  * Which headers of a response belong to the record. Owns: the difference between what the handler said and what every
- * response of the app says, and the headers that are never stored.
+ * response of the app says.
  */
 import type { OutgoingHttpHeader, ServerResponse } from "node:http";
 import type { StoredHeader, StoredResponse } from "../core/record.js";
+import { storesByDefault } from "../core/stored-headers.js";
+import type { StoresHeader } from "../core/stored-headers.js";
 
 /** The headers of a response at one moment: lower-case name to name in its own case, and value. */
 export type HeaderSnapshot = ReadonlyMap<
   string,
   { readonly name: string; readonly value: OutgoingHttpHeader }
 >;
-
-/**
- * Never stored: hop-by-hop headers (RFC 9110, section 7.6.1), the time of sending, cookies (they belong to one client's
- * session and not to the result), and our own.
- */
-const neverStored: ReadonlySet<string> = new Set([
-  "connection",
-  "keep-alive",
-  "proxy-authenticate",
-  "proxy-authorization",
-  "proxy-connection",
-  "te",
-  "trailer",
-  "transfer-encoding",
-  "upgrade",
-  "date",
-  "set-cookie",
-  "set-cookie2",
-  "idempotency-key",
-  "idempotency-expires",
-  "idempotency-stored",
-  "idempotent-replayed",
-  "original-request",
-  "stripe-should-retry",
-]);
 
 export function takeHeaders(res: ServerResponse): HeaderSnapshot {
   const snapshot = new Map<string, { name: string; value: OutgoingHttpHeader }>();
@@ -50,15 +27,16 @@ export function headersOfHandler(
   before: HeaderSnapshot,
   after: HeaderSnapshot,
   bodyBytes: number,
+  stores: StoresHeader = storesByDefault,
 ): Pick<StoredResponse, "headers" | "removedHeaders"> {
   const headers: StoredHeader[] = [];
   for (const [lower, { name, value }] of after) {
-    if (neverStored.has(lower) || sameValue(before.get(lower)?.value, value)) continue;
+    if (!stores(lower) || sameValue(before.get(lower)?.value, value)) continue;
     // A length that is not the body's would break the framing of every replay.
     if (lower === "content-length" && Number(value) !== bodyBytes) continue;
     headers.push([name, Array.isArray(value) ? value.map(String) : String(value)]);
   }
-  const removed = [...before].filter(([lower]) => !after.has(lower) && !neverStored.has(lower));
+  const removed = [...before].filter(([lower]) => !after.has(lower) && stores(lower));
   return removed.length === 0
     ? { headers }
     : { headers, removedHeaders: removed.map(([, { name }]) => name) };

@@ -2,12 +2,15 @@
  * Plain routes on Node: runs the handlers behind the middleware and sends their response when it is durable.
  */
 import type { ServerResponse } from "node:http";
+import { IdempotencyError } from "../core/errors.js";
 import type { PlainRun } from "../core/plain-run.js";
 import type { StoredResponse } from "../core/record.js";
+import { storesHeader } from "../core/stored-headers.js";
 import { attachContext, refuseInstead, sendInstead } from "./adapter.js";
 import type { Claimant, NextFunction } from "./adapter.js";
 import {
   giveBack,
+  refusal,
   refusalFor,
   saysNothingHappened,
   settlePlain,
@@ -15,7 +18,7 @@ import {
 } from "./answer.js";
 import type { AdapterContext, Keyed } from "./context.js";
 import { record } from "./recorder.js";
-import type { Recording } from "./recorder.js";
+import type { Recording } from "./recording.js";
 
 /** Hands the request on to its handlers, under a claim. */
 export function runPlain(
@@ -38,19 +41,49 @@ export function runPlain(
   const watch = (during: string, work: Promise<void>): void => {
     work.catch((error: unknown) => context.options.onEvent({ type: "store_error", during, error }));
   };
+  const answered = new AbortController();
   const recording = record(res, {
     maxBytes: route.maxResponseBytes,
+    isStream: route.stream,
+    stores: storesHeader(route.storeHeaders),
     onEnd: (response) => {
+      answered.abort();
       if (nothingHappened()) watch("release", release(context, keyed, run, recording));
       else watch("complete", complete(context, keyed, run, recording, response, state));
     },
     onOverflow: () => {
+      answered.abort();
       if (nothingHappened()) watch("release", releaseLarge(context, keyed, run, recording));
       else watch("stream", passLarge(context, keyed, run, recording));
       return "wait";
     },
+    onGivenUp: () => {
+      answered.abort();
+      watch("give_up", giveUp(run, released));
+    },
   });
+  if (route.handlerTimeoutMs > 0)
+    watch("timeout", answerLate(context, keyed, recording, answered.signal));
   next();
+}
+
+/** The client is told that its handler takes too long; the handler goes on, and the key with it. */
+async function answerLate(
+  context: AdapterContext<never>,
+  keyed: Keyed,
+  recording: Recording,
+  answered: AbortSignal,
+): Promise<void> {
+  await context.clock.sleep(keyed.request.route.handlerTimeoutMs, answered);
+  if (answered.aborted) return;
+  const { response, headers } = refusal(context, keyed, new IdempotencyError("handler_timeout"));
+  recording.answerEarly(response, headers);
+}
+
+/** No answer stands for what the handler did, unless it has said that it did nothing. */
+async function giveUp(run: PlainRun, released: boolean): Promise<void> {
+  if (released) await run.release();
+  else await run.completeNotStored();
 }
 
 async function complete(
@@ -89,7 +122,7 @@ async function releaseLarge(
   recording.stream(await giveBack(context, keyed, run), () => Promise.resolve());
 }
 
-/** Too large to keep: the row says so before the first byte leaves, and is completed after the last one. */
+/** Too large to keep, or a stream: the row says so before the first byte leaves, and is completed after the last one. */
 async function passLarge(
   context: AdapterContext<never>,
   keyed: Keyed,

@@ -4,47 +4,23 @@
  * Must never let a byte reach the socket on its own, and never lose a response because the client hung up.
  */
 import type { ServerResponse } from "node:http";
-import type { StoredHeader, StoredResponse } from "../core/record.js";
+import type { Socket } from "node:net";
+import type { StoredResponse } from "../core/record.js";
+import { answerBeside } from "./beside.js";
+import { hasNoBody, joined, pickCallback, toBuffer } from "./chunks.js";
+import type { Callback } from "./chunks.js";
 import { headersOfHandler, resetHeaders, takeHeaders, takeRemovals } from "./headers.js";
 import type { HeaderSnapshot } from "./headers.js";
-import { applyHeaders, fakeLiveness, nodeError, replaceMethods } from "./response-methods.js";
+import { fakeLiveness } from "./liveness.js";
+import type { Headers, RecorderOptions, Recording, Unheld } from "./recording.js";
+import { applyHeaders, nodeError, replaceMethods } from "./response-methods.js";
 import type { ReplacedMethods } from "./response-methods.js";
-
-export interface RecorderOptions {
-  /** Largest body that is held. */
-  readonly maxBytes: number;
-  /**
-   * The body has outgrown it. Called once, in place of `onEnd`. `"wait"`: the handler is slowed down until
-   * {@link Recording.stream} or {@link Recording.sendInstead}. `"drop"`: what it writes is thrown away.
-   */
-  readonly onOverflow: () => "wait" | "drop";
-  /** The handler has ended its response. Called once. */
-  readonly onEnd: (response: StoredResponse) => void;
-}
-
-/** Headers of our own for a response that is about to be sent. */
-type Headers = readonly StoredHeader[];
-
-export interface Recording {
-  /** Sends what was captured. */
-  send(headers: Headers): void;
-  /** Sends another response in its place; what the handler still does with its own goes nowhere. */
-  sendInstead(response: StoredResponse, headers: Headers): void;
-  /**
-   * Sends what was captured so far and lets the rest pass. `beforeEnd` is awaited before the last bytes leave, or called when
-   * the client is gone; once.
-   */
-  stream(headers: Headers, beforeEnd: () => Promise<void>): void;
-  /** Forgets what was captured and gives the response back as the handler got it, for an error handler to use. */
-  discard(): void;
-}
+import { putHead, setAll } from "./send-response.js";
 
 /** Begins to record. The response must not have been begun. */
 export function record(res: ServerResponse, options: RecorderOptions): Recording {
   return new Recorder(res, options);
 }
-
-type Callback = (error?: Error | null) => void;
 
 /** What Node keeps of a response beside its public properties. */
 interface Internals {
@@ -67,12 +43,15 @@ class Recorder implements Recording {
   #held: Buffer[] = [];
   #heldBytes = 0;
   #isDropping = false;
+  #isJudged = false;
   #endedInOverflow = false;
   #clientClosed = false;
   #statusMessage: string | undefined;
   #captured: StoredResponse | undefined;
   #beforeEnd: () => Promise<void> = () => Promise.resolve();
   #isStreamEnding = false;
+  /** The socket that the handler has taken; corked until the row says that the response is not stored. */
+  #taken: Socket | undefined;
   /** Callbacks of writes that wait for the decision on an overflow. */
   readonly #waiting: Callback[] = [];
 
@@ -91,7 +70,9 @@ class Recorder implements Recording {
       // Interim responses and trailers stand outside of what is stored; a replay could not have them.
       writeEarlyHints: (_hints, callback) => (callback as Callback | undefined)?.(),
       writeProcessing: (callback) => (callback as Callback | undefined)?.(),
-      addTrailers: () => undefined,
+      addTrailers: (trailers) => this.#addTrailers(trailers),
+      destroy: (error) => this.#destroy(error),
+      detachSocket: (socket) => this.#detach(socket as Socket),
     });
     this.#unfake = fakeLiveness(res, () => this.#phase === "ended" || this.#endedInOverflow);
   }
@@ -113,6 +94,11 @@ class Recorder implements Recording {
   sendInstead(response: StoredResponse, headers: Headers): void {
     this.#reset();
     this.#endedInOverflow = false;
+    // On a socket that is the handler's no response can follow.
+    if (this.#taken !== undefined) {
+      this.#taken.destroy();
+      return;
+    }
     putHead(this.#res, response);
     setAll(this.#res, headers);
     this.#endNow(response.body);
@@ -121,6 +107,10 @@ class Recorder implements Recording {
   stream(headers: Headers, beforeEnd: () => Promise<void>): void {
     this.#letPass();
     this.#beforeEnd = beforeEnd;
+    if (this.#taken !== undefined) {
+      this.#passTaken(this.#taken);
+      return;
+    }
     this.#finishHead(headers);
     const held = joined(this.#held);
     this.#held = [];
@@ -130,10 +120,20 @@ class Recorder implements Recording {
     } else {
       // Nobody reads any more, and a pipe into a closed response never ends it.
       this.#res.once("close", () => this.#endStream([]));
-      const flowing = this.#methods.original("write", held) === true;
+      if (held.length === 0) this.#methods.original("flushHeaders");
+      const flowing = held.length === 0 || this.#methods.original("write", held) === true;
       if (flowing) process.nextTick(() => this.#res.emit("drain"));
+      // Destroyed while the row was told: its close may have passed.
+      if (this.#res.destroyed) this.#endStream([]);
     }
     this.#tellClose();
+  }
+
+  #passTaken(socket: Socket): void {
+    const settle = (): void => void this.#beforeEnd();
+    if (socket.destroyed) settle();
+    else socket.once("close", settle);
+    socket.uncork();
   }
 
   /** What reads the whole response finds that its key has reached its final state. */
@@ -141,6 +141,13 @@ class Recorder implements Recording {
     if (this.#isStreamEnding) return;
     this.#isStreamEnding = true;
     void this.#beforeEnd().finally(() => this.#methods.original("end", ...args));
+  }
+
+  answerEarly(response: StoredResponse, headers: Headers): boolean {
+    if (this.#phase === "passing" || this.#clientClosed || this.#taken !== undefined) return false;
+    // What ends the client's connection is nothing to the handler, as when a client hangs up.
+    this.#clientClosed = answerBeside(this.#res, this.#headersBefore, response, headers);
+    return this.#clientClosed;
   }
 
   discard(): void {
@@ -158,6 +165,7 @@ class Recorder implements Recording {
     if (this.#phase === "passing")
       return this.#methods.original("write", chunk, encoding, callback);
     this.#implyHead();
+    this.#judge();
     this.#hold(chunk, encoding);
     if (this.#hasOverflown()) {
       if (done !== undefined) this.#waiting.push(done);
@@ -215,8 +223,53 @@ class Recorder implements Recording {
   }
 
   #flushHeaders(): void {
-    if (this.#phase === "passing") this.#methods.original("flushHeaders");
-    else this.#implyHead();
+    if (this.#phase === "passing") {
+      this.#methods.original("flushHeaders");
+      return;
+    }
+    this.#implyHead();
+    this.#judge();
+  }
+
+  /** A head that leaves before the end, or a byte: from here on a stream cannot be held. */
+  #judge(): void {
+    if (this.#phase !== "held" || this.#isJudged) return;
+    this.#isJudged = true;
+    if (this.#options.isStream === true || isEventStream(this.#res)) this.#overflow("stream");
+  }
+
+  #addTrailers(trailers: unknown): void {
+    if (this.#phase === "passing") this.#methods.original("addTrailers", trailers);
+  }
+
+  /** The handler gives its response up: no part of it was sent, and no answer stands for what was done. */
+  #destroy(error: unknown): unknown {
+    if (this.#phase === "held" || this.#phase === "overflow") {
+      const hasOverflown = this.#hasOverflown();
+      this.#letPass();
+      this.#held = [];
+      // Of a response that has overflown the row is being told, and its end is that of the connection.
+      if (!hasOverflown && !this.#isDropping) this.#options.onGivenUp?.();
+    }
+    this.#methods.original("destroy", error);
+    if (this.#phase === "passing") this.#tellClose();
+    return this.#res;
+  }
+
+  /** The handler takes the socket: what it writes to it waits there until the row says that the response is not stored. */
+  #detach(socket: Socket): void {
+    if (this.#phase === "held") this.#overflow("stream");
+    if (this.#isDropping) {
+      throw nodeError(
+        "ERR_HTTP_SOCKET_ASSIGNED",
+        "A transaction route cannot give its socket away",
+      );
+    }
+    if (this.#phase === "overflow") {
+      this.#taken = this.#res.req.socket;
+      this.#taken.cork();
+    }
+    this.#methods.original("detachSocket", this.#taken ?? socket);
   }
 
   /** The client hung up: whoever pipes into this response must not stop because of it. */
@@ -250,12 +303,16 @@ class Recorder implements Recording {
 
   #hold(chunk: unknown, encoding: unknown): void {
     if (chunk === undefined || chunk === null) return;
-    const { maxBytes, onOverflow } = this.#options;
+    const { maxBytes } = this.#options;
     const buffer = toBuffer(chunk, encoding);
     this.#heldBytes += buffer.length;
     if (!this.#isDropping) this.#held.push(buffer);
-    if (this.#heldBytes <= maxBytes || this.#isDropping || this.#phase === "overflow") return;
-    if (onOverflow() === "wait") this.#phase = "overflow";
+    if (this.#heldBytes > maxBytes && this.#phase !== "overflow") this.#overflow("large");
+  }
+
+  #overflow(why: Unheld): void {
+    if (this.#isDropping) return;
+    if (this.#options.onOverflow(why) === "wait") this.#phase = "overflow";
     else {
       this.#isDropping = true;
       this.#held = [];
@@ -264,12 +321,13 @@ class Recorder implements Recording {
 
   #capture(): StoredResponse {
     if (this.#captured !== undefined) return this.#captured;
+    const { stores } = this.#options;
     const body = hasNoBody(this.#res.statusCode) ? Buffer.alloc(0) : joined(this.#held);
     const statusMessage = this.#statusMessage ?? (this.#res.statusMessage || undefined);
     this.#captured = {
       status: this.#res.statusCode,
       ...(statusMessage === undefined ? {} : { statusMessage }),
-      ...headersOfHandler(this.#headersBefore, takeHeaders(this.#res), body.length),
+      ...headersOfHandler(this.#headersBefore, takeHeaders(this.#res), body.length, stores),
       body,
     };
     return this.#captured;
@@ -277,6 +335,7 @@ class Recorder implements Recording {
 
   /** From here on everything passes. */
   #letPass(): void {
+    if (this.#phase === "passing") return;
     this.#phase = "passing";
     this.#res._header = null;
     this.#unfake();
@@ -303,60 +362,14 @@ class Recorder implements Recording {
   }
 
   #tellClose(): void {
-    if (this.#clientClosed) this.#res.emit("close");
+    if (!this.#clientClosed) return;
+    this.#clientClosed = false;
+    this.#res.emit("close");
   }
 }
 
-/** Sends a stored response on a response that nothing was written to. */
-export function sendResponse(
-  res: ServerResponse,
-  response: StoredResponse,
-  headers: Headers,
-): void {
-  putHead(res, response);
-  setAll(res, headers);
-  if (response.body.length === 0) res.end();
-  else res.end(response.body);
-}
-
-function putHead(res: ServerResponse, response: StoredResponse): void {
-  res.statusCode = response.status;
-  if (response.statusMessage !== undefined) res.statusMessage = response.statusMessage;
-  for (const name of response.removedHeaders ?? []) res.removeHeader(name);
-  setAll(res, response.headers);
-}
-
-function setAll(res: ServerResponse, headers: Headers): void {
-  for (const [name, value] of headers) res.setHeader(name, value);
-}
-
-/** RFC 9110, section 6.4.1: these have no content, whatever the handler wrote. */
-function hasNoBody(status: number): boolean {
-  return status === 204 || status === 304 || status < 200;
-}
-
-function joined(chunks: readonly Buffer[]): Buffer {
-  return chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks);
-}
-
-function toBuffer(chunk: unknown, encoding: unknown): Buffer {
-  if (typeof chunk === "string") {
-    return Buffer.from(
-      chunk,
-      typeof encoding === "string" && Buffer.isEncoding(encoding) ? encoding : "utf8",
-    );
-  }
-  // A copy: the handler may use its buffer again before this one is sent.
-  if (chunk instanceof Uint8Array) return Buffer.from(chunk);
-  throw Object.assign(
-    new TypeError("The chunk of a response must be a string, Buffer or Uint8Array."),
-    {
-      code: "ERR_INVALID_ARG_TYPE",
-    },
-  );
-}
-
-function pickCallback(encoding: unknown, callback: unknown): Callback | undefined {
-  if (typeof encoding === "function") return encoding as Callback;
-  return typeof callback === "function" ? (callback as Callback) : undefined;
+/** https://html.spec.whatwg.org/multipage/server-sent-events.html: a response of this type has no end of its own. */
+function isEventStream(res: ServerResponse): boolean {
+  const type = res.getHeader("Content-Type");
+  return typeof type === "string" && /^\s*text\/event-stream\s*(;|$)/i.test(type);
 }

@@ -1,6 +1,6 @@
 /**
- * How a Node response is taken over. Owns: replacing its methods, making it look alive, and what `writeHead` does to its
- * headers. Knows nothing of recording.
+ * How a Node response is taken over. Owns: replacing its methods, and what `writeHead` does to its headers. Knows nothing of
+ * recording.
  */
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from "node:http";
 
@@ -13,6 +13,8 @@ const replaced = [
   "writeEarlyHints",
   "writeProcessing",
   "addTrailers",
+  "destroy",
+  "detachSocket",
 ] as const;
 type Replaced = (typeof replaced)[number];
 type Method = (...args: readonly unknown[]) => unknown;
@@ -45,34 +47,6 @@ export function replaceMethods(
         else Object.defineProperty(res, name, descriptor);
       }
     },
-  };
-}
-
-/**
- * Makes a response whose client is gone look alive, since pipes and pipelines stop at one that does not, and one that the
- * handler has ended look ended. Returns what ends this.
- */
-export function fakeLiveness(res: ServerResponse, isEnded: () => boolean): () => void {
-  let { destroyed } = res;
-  Object.defineProperty(res, "writableEnded", { get: isEnded, configurable: true });
-  Object.defineProperty(res, "closed", { get: () => false, configurable: true });
-  Object.defineProperty(res, "destroyed", {
-    get: () => false,
-    set: (value: boolean) => {
-      destroyed = value;
-    },
-    configurable: true,
-    enumerable: true,
-  });
-  return () => {
-    delete (res as { writableEnded?: boolean }).writableEnded;
-    delete (res as { closed?: boolean }).closed;
-    Object.defineProperty(res, "destroyed", {
-      value: destroyed,
-      writable: true,
-      configurable: true,
-      enumerable: true,
-    });
   };
 }
 

@@ -6,13 +6,14 @@ import type { ServerResponse } from "node:http";
 import { IdempotencyError } from "../core/errors.js";
 import type { StoredResponse } from "../core/record.js";
 import { pauseAfter } from "../core/retry.js";
+import { storesHeader } from "../core/stored-headers.js";
 import { refuseInstead } from "./adapter.js";
 import type { Claimant, NextFunction, TransactionHandler } from "./adapter.js";
 import { isForClient, outcomeAnswer } from "./answer.js";
 import type { Answer } from "./answer.js";
 import type { AdapterContext, Keyed } from "./context.js";
 import { record } from "./recorder.js";
-import type { Recording } from "./recorder.js";
+import type { Recording } from "./recording.js";
 import { beginWork, conflictError, tooLateError, workHeaders } from "./transaction-work.js";
 import type { TransactionSetup, Work } from "./transaction-work.js";
 
@@ -25,10 +26,12 @@ interface TransactionCall<Req, Res> extends TransactionSetup {
   readonly answer: (answer: Answer) => void;
 }
 
-/** How the handler ended: with a response, with one that is too large, with an error, or not in time. */
+/** How the handler ended: with a response, with one that cannot be held, with none, with an error, or not in time. */
 type Ending =
   | { readonly kind: "response"; readonly response: StoredResponse }
   | { readonly kind: "too_large" }
+  | { readonly kind: "streams" }
+  | { readonly kind: "given_up" }
   | { readonly kind: "threw"; readonly error: unknown }
   | { readonly kind: "late" };
 
@@ -92,6 +95,14 @@ async function finish<Req extends Claimant, Res extends ServerResponse>(
       await work.rollback();
       refuseInstead(context, keyed, recording, tooLateError());
       return "done";
+    case "streams":
+      await work.rollback();
+      refuseInstead(context, keyed, recording, new IdempotencyError("response_streamed"));
+      return "done";
+    case "given_up":
+      // Its client has lost the connection; a retry runs again, since nothing was written.
+      await work.rollback();
+      return "done";
     case "too_large":
       await work.rollback();
       recording.discard();
@@ -132,13 +143,19 @@ function runHandler<Req extends Claimant, Res extends ServerResponse>(
   const { route, handler, req, res } = call;
   let answered: (ending: Ending) => void = () => undefined;
   const answer = new Promise<Ending>((resolve) => (answered = resolve));
+  let streams: (ending: Ending) => void = () => undefined;
+  // A stream has no end that could be waited for.
+  const streamed = new Promise<Ending>((resolve) => (streams = resolve));
   const recording = record(res, {
     maxBytes: route.maxResponseBytes,
-    onOverflow: () => {
-      answered({ kind: "too_large" });
+    stores: storesHeader(route.storeHeaders),
+    onOverflow: (why) => {
+      if (why === "stream") streams({ kind: "streams" });
+      else answered({ kind: "too_large" });
       return "drop";
     },
     onEnd: (response) => answered({ kind: "response", response }),
+    onGivenUp: () => answered({ kind: "given_up" }),
   });
   const run = async (): Promise<Ending> => {
     try {
@@ -152,6 +169,6 @@ function runHandler<Req extends Claimant, Res extends ServerResponse>(
   const late = context.clock
     .sleep(route.transactionTimeoutMs, stopWaiting.signal)
     .then((): Ending => ({ kind: "late" }));
-  const ending = Promise.race([run(), late]).finally(() => stopWaiting.abort());
+  const ending = Promise.race([run(), streamed, late]).finally(() => stopWaiting.abort());
   return { recording, ending };
 }

@@ -7,8 +7,9 @@ import { pipeline } from "node:stream/promises";
 import { createGzip, gunzipSync } from "node:zlib";
 
 import type { StoredResponse } from "../../src/core/record.js";
-import { record, sendResponse } from "../../src/http/recorder.js";
-import type { Recording, RecorderOptions } from "../../src/http/recorder.js";
+import { record } from "../../src/http/recorder.js";
+import type { Recording, RecorderOptions } from "../../src/http/recording.js";
+import { sendResponse } from "../../src/http/send-response.js";
 import { waitFor } from "../support/wait-for.js";
 
 type Handler = (res: ServerResponse, req: IncomingMessage) => unknown;
@@ -63,6 +64,7 @@ function recorded(
   return (res, req) => {
     const recording = record(res, {
       maxBytes,
+      onGivenUp: nothing,
       onOverflow: () => {
         throw new Error("not expected to overflow");
       },
@@ -475,6 +477,7 @@ describe("nothing reaches the socket", () => {
     current = (res) => {
       recording = record(res, {
         maxBytes: 1_000,
+        onGivenUp: nothing,
         onOverflow: () => "drop",
         onEnd: () => (isEnded = true),
       });
@@ -515,6 +518,7 @@ describe("a client that hangs up in the middle", () => {
       req.socket.on("close", () => (isGone = true));
       const recording = record(res, {
         maxBytes: 1 << 20,
+        onGivenUp: nothing,
         onOverflow: () => "drop",
         onEnd: (response) => {
           kept = response;
@@ -547,6 +551,7 @@ function overflowing(
   return (res, req) => {
     const recording = record(res, {
       maxBytes: 10,
+      onGivenUp: nothing,
       onOverflow: () => {
         setImmediate(() => then(recording));
         return "wait";
@@ -680,6 +685,7 @@ describe("a body that outgrows its limit", () => {
     const bytes = await bytesOf((res) => {
       recording = record(res, {
         maxBytes: 10,
+        onGivenUp: nothing,
         onOverflow: () => {
           overflows += 1;
           return "drop";
@@ -724,7 +730,12 @@ test("what is discarded leaves the response as the handler got it", async () => 
     const methods = (): unknown[] =>
       ["write", "end", "writeHead", "emit"].map((name) => Reflect.get(res, name));
     const methodsBefore = methods();
-    const recording = record(res, { maxBytes: 100, onOverflow: () => "drop", onEnd: nothing });
+    const recording = record(res, {
+      maxBytes: 100,
+      onOverflow: () => "drop",
+      onEnd: nothing,
+      onGivenUp: nothing,
+    });
     res.removeHeader("X-App");
     res.setHeader("X-Changed", "after");
     res.setHeader("X-Handler", "1");
@@ -837,7 +848,12 @@ describe("a middleware that compresses", () => {
 
   test("behind it does not keep an error handler from answering", async () => {
     const bytes = await bytesOf((res) => {
-      const recording = record(res, { maxBytes: 1_000, onOverflow: () => "drop", onEnd: nothing });
+      const recording = record(res, {
+        maxBytes: 1_000,
+        onOverflow: () => "drop",
+        onEnd: nothing,
+        onGivenUp: nothing,
+      });
       compress(res);
       res.write("half");
       recording.discard();

@@ -1,0 +1,37 @@
+/**
+ * What a handler writes, as bytes. Owns: how Node reads the arguments of `write` and `end`. Knows nothing of recording.
+ */
+
+export type Callback = (error?: Error | null) => void;
+
+/** RFC 9110, section 6.4.1: these have no content, whatever the handler wrote. */
+export function hasNoBody(status: number): boolean {
+  return status === 204 || status === 304 || status < 200;
+}
+
+export function joined(chunks: readonly Buffer[]): Buffer {
+  return chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks);
+}
+
+/** @throws TypeError for what is no text and no bytes, as Node does. */
+export function toBuffer(chunk: unknown, encoding: unknown): Buffer {
+  if (typeof chunk === "string") {
+    return Buffer.from(
+      chunk,
+      typeof encoding === "string" && Buffer.isEncoding(encoding) ? encoding : "utf8",
+    );
+  }
+  // A copy: the handler may use its buffer again before this one is sent.
+  if (chunk instanceof Uint8Array) return Buffer.from(chunk);
+  throw Object.assign(
+    new TypeError("The chunk of a response must be a string, Buffer or Uint8Array."),
+    {
+      code: "ERR_INVALID_ARG_TYPE",
+    },
+  );
+}
+
+export function pickCallback(encoding: unknown, callback: unknown): Callback | undefined {
+  if (typeof encoding === "function") return encoding as Callback;
+  return typeof callback === "function" ? (callback as Callback) : undefined;
+}
