@@ -1,8 +1,10 @@
 /**
  * Checks the package as npm would publish it: packs it, reads the tarball with publint and are-the-types-wrong,
- * installs it into an empty project, and loads every entry by import and by require.
+ * installs it into an empty project, loads every entry by import and by require, and uses it as scripts/package-matrix.mjs
+ * says.
  *
- * Needs a build. The installed copy borrows this project's node_modules for its dependencies, so nothing is fetched.
+ * Needs a build. The first copy borrows this project's node_modules for its dependencies, so that every optional peer is
+ * there; the projects of the matrix have their own.
  */
 import { spawnSync } from "node:child_process";
 import {
@@ -58,6 +60,7 @@ try {
   writeFileSync(join(work, "project/load.cjs"), [check, ...requires].join("\n"));
   for (const file of ["load.mjs", "load.cjs"])
     run(file, process.execPath, [file], { cwd: join(work, "project") });
+  run("consumers", process.execPath, [join(root, "scripts/package-matrix.mjs"), tarball]);
   run("knip", tool("knip"), ["--no-progress"]);
 } finally {
   rmSync(work, { recursive: true, force: true });
