@@ -81,6 +81,8 @@ export function createClient(options: ClientOptions = {}): Client {
     if (request === undefined && options.fetch === undefined)
       void new Request(input, { ...fetchInit, headers, body });
 
+    // Browsers take the key out of such a request without a word (Fetch, section 2.2.2).
+    if ((init.mode ?? request?.mode) === "no-cors") throw new TypeError("no-cors sends no key.");
     const key = await chooseKey({ settings, method, headers, idempotencyKey, call });
     if (key !== undefined) headers.set("Idempotency-Key", key);
     const fetchNow = options.fetch ?? fetch;

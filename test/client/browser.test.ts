@@ -95,8 +95,11 @@ describeWithChromium("in Chromium", () => {
     held.drop();
     await page.waitForFunction("globalThis.loaded");
     await page.evaluate(payment(url, keys));
-    const again = await page.evaluate<Answer>(`pay("${name}", { call: "${name}" })`);
-    expect([again.status, again.replayed, again.body.name]).toEqual([201, "true", name]);
+    // More than once: the second call that finds a key must not have replaced it for the third.
+    for (let count = 0; count < 2; count += 1) {
+      const again = await page.evaluate<Answer>(`pay("${name}", { call: "${name}" })`);
+      expect([again.status, again.replayed, again.body.name]).toEqual([201, "true", name]);
+    }
     expect(await paid(name)).toBe(1);
 
     await page.evaluate(`keys.forget("${name}")`);

@@ -261,6 +261,7 @@ describe("mistakes are told at once", () => {
     await expect(send("/relative", init)).rejects.toThrow("Failed to parse URL");
     await expect(send(server.url, { ...init, headers: { "X-A": "\n\0" } })).rejects.toThrow();
     await expect(send(server.url, { ...init, retries: 101 })).rejects.toThrow("retries must be");
+    await expect(send(server.url, { ...init, mode: "no-cors" })).rejects.toThrow("no key");
     expect(keys.map.size).toBe(0);
   });
 });

@@ -166,9 +166,12 @@ describe("time and signals", () => {
     await expect(send("/relative", { method: "POST" })).rejects.toThrow("No answer");
   });
 
-  test("the caller's abort ends an attempt with its reason, and nothing is sent again", async () => {
+  test.each([
+    ["and nothing is sent again", 5],
+    ["also the last one", 0],
+  ])("the caller's abort ends an attempt with its reason, %s", async (_name, retries) => {
     server.answer("hang");
-    const { send } = client();
+    const { send } = client({ retries });
     const caller = new AbortController();
     const answer = send(server.url, { method: "POST", signal: caller.signal });
     await waitFor(() => server.received.length === 1);
