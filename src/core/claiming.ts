@@ -1,16 +1,18 @@
 /**
  * From a request to a claim, a replay or a refusal. Owns: carrying out what `decide` decides against a store that may answer
- * late or not at all, and waiting for a run to end. The same for every kind of route.
+ * late or not at all, and who may wait. The same for every kind of route.
  */
 import { decide, differingFields } from "./decide.js";
 import { IdempotencyError, isIdempotencyError } from "./errors.js";
 import type { RefusalCode } from "./errors.js";
 import type { ClaimAnswer } from "./ports.js";
 import { reconcile } from "./reconcile.js";
-import type { Claim, ClaimRequest, KeyRecord } from "./record.js";
+import type { Claim, ClaimRequest, KeyRecord, KeyRef } from "./record.js";
 import type { EngineOptions, KeyedRequest, Outcome } from "./request.js";
 import { attemptFor } from "./retry.js";
 import type { HeldRun, RunRegister } from "./runs.js";
+import { createWaitingRooms } from "./waiting.js";
+import type { WaitingRooms } from "./waiting.js";
 
 export type Claimed<Extra> = { readonly kind: "claimed"; readonly claim: Claim } & Extra;
 type NotClaimed = Exclude<ClaimAnswer, { readonly kind: "claimed" }>;
@@ -32,39 +34,64 @@ export interface Claimer<Extra> {
 const maxRounds = 8;
 /** Seconds of Retry-After. Most handlers end within one. */
 const retryAfterSeconds = 1;
-/** Pauses between the looks of a waiter that nothing wakes. */
-const firstLookPauseMs = 25;
-const longestLookPauseMs = 500;
 
 export class Claiming {
   readonly #options: EngineOptions;
   readonly #register: RunRegister;
-  readonly #isClosing: () => boolean;
+  readonly #rooms: WaitingRooms;
+  #isClosing = false;
 
-  constructor(options: EngineOptions, register: RunRegister, isClosing: () => boolean) {
+  constructor(options: EngineOptions, register: RunRegister) {
     this.#options = options;
     this.#register = register;
-    this.#isClosing = isClosing;
+    const { clock, store, lookPauses: pauses } = options;
+    this.#rooms = createWaitingRooms({
+      clock,
+      pauses,
+      // What runs in this process is told of by `ended`.
+      watch: (ref, onHint) =>
+        register.running(ref) === undefined ? store.watch?.(ref, onHint) : undefined,
+    });
   }
 
-  /** As the route says: once, or until the running one has ended or the time is up. Never rejects. */
+  /** A run of this process has ended, so that its key's waiters should look. */
+  ended(ref: KeyRef): void {
+    this.#rooms.wake(ref);
+  }
+
+  /** Requests that wait now. */
+  waiting(): number {
+    return this.#rooms.size();
+  }
+
+  /** Claims nothing more, and lets nobody wait. */
+  close(): void {
+    this.#isClosing = true;
+    this.#rooms.close();
+  }
+
+  /** As the request says: once, or until the running one has ended or the time is up. Never rejects. */
   async claim<Extra>(
     request: KeyedRequest,
     claimRequest: ClaimRequest,
     claimer: Claimer<Extra>,
   ): Promise<Claimed<Extra> | Outcome> {
-    const { clock } = this.#options;
-    const { concurrent } = request.route;
-    const waitMs = concurrent === "reject" ? 0 : concurrent.waitMs;
-    const startedMs = clock.monotonicMs();
-    for (let looks = 0; ; looks += 1) {
-      const result = await this.#lookPatiently(request, claimRequest, claimer);
-      const isRunning = result.kind === "refuse" && result.error.code === "in_progress";
-      const leftMs = waitMs - (clock.monotonicMs() - startedMs);
-      const isWorthWaiting = leftMs > 0 && !request.signal.aborted && !this.#isClosing();
-      if (isRunning && isWorthWaiting) await this.#untilWorthALook(request, leftMs, looks);
-      else return this.#announced(result);
-    }
+    const look = () => this.#lookPatiently(request, claimRequest, claimer);
+    const mayWait = request.waitMs > 0 && !request.signal.aborted && this.#rooms.hasRoom();
+    if (!mayWait) return this.#announced(await look());
+    let claimed: Claimed<Extra> | undefined;
+    const looked = await this.#rooms.wait({
+      ...request,
+      fingerprint: request.fingerprint.text,
+      look: async () => {
+        const result = await look();
+        if (result.kind !== "claimed") return result;
+        claimed = result;
+        return "claimed";
+      },
+    });
+    if (looked !== "claimed") return this.#announced(looked);
+    return claimed ?? this.#announced(refuse("in_progress"));
   }
 
   /** Repeats a look whose reply was lost: a claim is found again by its claim id. */
@@ -73,7 +100,7 @@ export class Claiming {
     claimRequest: ClaimRequest,
     claimer: Claimer<Extra>,
   ): Promise<Claimed<Extra> | Outcome> {
-    if (this.#isClosing()) return refuse("store_unavailable");
+    if (this.#isClosing) return refuse("store_unavailable");
     const { clock, claimTimeoutMs, onEvent } = this.#options;
     const look = () => this.#look(request, claimRequest, claimer);
     const onLateError = (error: unknown) =>
@@ -155,21 +182,6 @@ export class Claiming {
     return outcome === "completed"
       ? claimer.claim(claimRequest)
       : claimer.takeOver(claimRequest, record);
-  }
-
-  /** A waiter holds no connection and no lock: the end of a local run wakes it, else it looks again after a pause. */
-  async #untilWorthALook(request: KeyedRequest, leftMs: number, looks: number): Promise<void> {
-    const local = this.#register.running(request);
-    const woken = new AbortController();
-    const wake = (): void => woken.abort();
-    request.signal.addEventListener("abort", wake, { once: true });
-    void local?.ended.then(wake);
-    const pauseMs =
-      local === undefined
-        ? Math.min(leftMs, longestLookPauseMs, firstLookPauseMs * 2 ** Math.min(looks, 10))
-        : leftMs;
-    await this.#options.clock.sleep(pauseMs, woken.signal);
-    request.signal.removeEventListener("abort", wake);
   }
 
   #announced<Extra>(result: Claimed<Extra> | Outcome): Claimed<Extra> | Outcome {

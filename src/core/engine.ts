@@ -34,7 +34,7 @@ export class Engine {
     this.#options = options;
     this.#store = options.store;
     this.#register = createRunRegister(options);
-    this.#claiming = new Claiming(options, this.#register, () => this.#isClosing);
+    this.#claiming = new Claiming(options, this.#register);
   }
 
   /** Claims the key of a plain route, or says why its handler must not run. Never rejects. */
@@ -132,10 +132,16 @@ export class Engine {
     return sourceOf(this.#store).isConflict(error);
   }
 
+  /** Requests that wait for a running one with their key. */
+  waiting(): number {
+    return this.#claiming.waiting();
+  }
+
   /** Takes no new work, waits for what runs and for what goes on behind, and closes the store. */
   async close(graceMs: number): Promise<void> {
     this.#isClosing = true;
     this.#closing.abort();
+    this.#claiming.close();
     const { clock } = this.#options;
     const startedMs = clock.monotonicMs();
     await this.#register.drain(graceMs);
@@ -183,7 +189,7 @@ export class Engine {
 
   #hold(request: KeyedRequest, claim: Claim, guarantee: Guarantee, startedMs: number): () => void {
     this.#options.onEvent({ type: "claimed", guarantee, attempt: claim.attempt });
-    return this.#register.add({
+    const end = this.#register.add({
       claim,
       guarantee,
       fingerprint: request.fingerprint.text,
@@ -191,6 +197,10 @@ export class Engine {
       startedMs,
       maxRunMs: request.route.maxRunMs,
     });
+    return () => {
+      end();
+      this.#claiming.ended(claim);
+    };
   }
 
   /**
@@ -243,6 +253,7 @@ function toKeyed(record: KeyRecord, { route }: StepsRoute): KeyedRequest {
     path,
     requestId,
     route,
+    waitMs: 0,
     signal: new AbortController().signal,
   };
 }

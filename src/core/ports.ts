@@ -59,12 +59,24 @@ export interface Store {
   check(): Promise<void>;
   /** Ends what the store opened itself. Never the pool or client it was given. */
   close(): Promise<void>;
+  /**
+   * Calls `onHint` when a key may have been completed or released by any process, and whenever such a hint may have been
+   * missed. Nothing may rest on it: a lost hint costs a waiter time and nothing else. Absent where the store has no way.
+   */
+  watch?(ref: KeyRef, onHint: () => void): Watch;
   /** Claim, the user's rows and the response in one transaction; absent where the store has none. */
   readonly transactions?: TransactionSource;
   /** Recovery points; absent where the store has none. */
   readonly steps?: StepsSource;
   /** What operators may do; absent where the store has none. */
   readonly operations?: Operations;
+}
+
+/** Hints on one key, as long as somebody waits for it. */
+export interface Watch {
+  /** False while no hint can come: not set up yet, or its connection is lost. */
+  isLive(): boolean;
+  stop(): void;
 }
 
 export interface ReapResult {
@@ -160,16 +172,21 @@ export interface Cache {
     claim: { readonly claimId: string; readonly fingerprint: string },
     epoch: string,
   ): Promise<CacheAnswer>;
-  /** Takes this claimer's marker away, if it is there. */
-  unmark(ref: KeyRef, claimId: string): Promise<void>;
+  /**
+   * Takes this claimer's marker away, if it is there. `ended`: the key was given back, so that whoever watches it is told;
+   * a claimer that only found the key taken must not say so, or watchers would wake each other for ever.
+   */
+  unmark(ref: KeyRef, claimId: string, why?: "ended"): Promise<void>;
   /** Renews the markers of what still runs. */
   renew(
     claims: readonly (KeyRef & { readonly claimId: string; readonly fingerprint: string })[],
   ): Promise<void>;
-  /** Keeps a completed record for what is left of its replay window, in place of any marker. */
+  /** Keeps a completed record for what is left of its replay window, in place of any marker, and tells who watches the key. */
   keep(entry: CacheEntry): Promise<void>;
   /** Removes the key and refuses late writes of it for a while. Rejects when it cannot say that this is done. */
   forget(ref: KeyRef): Promise<void>;
+  /** As {@link Store.watch}; undefined while the cache cannot tell. */
+  watch?(ref: KeyRef, onHint: () => void): Watch | undefined;
   close(): Promise<void>;
 }
 

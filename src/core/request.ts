@@ -8,6 +8,7 @@ import type { Fingerprint } from "./fingerprint.js";
 import type { ResolvedRoute } from "./options.js";
 import type { Store } from "./ports.js";
 import type { KeyRecord, KeyRef, StoredResponse } from "./record.js";
+import type { LookPauses } from "./waiting.js";
 
 export interface EngineOptions {
   readonly store: Store;
@@ -16,6 +17,8 @@ export interface EngineOptions {
   readonly heartbeatMs: number;
   readonly claimTimeoutMs: number;
   readonly completeTimeoutMs: number;
+  /** How often waiters look; for tests. */
+  readonly lookPauses?: LookPauses;
   readonly onEvent: (event: IdempotencyEvent) => void;
 }
 
@@ -26,6 +29,8 @@ export interface KeyedRequest extends KeyRef {
   readonly path: string;
   readonly requestId: string;
   readonly route: ResolvedRoute;
+  /** How long it waits for a running request with its key; 0: not at all. */
+  readonly waitMs: number;
   /** Aborted when the client is gone: nobody waits for it then. */
   readonly signal: AbortSignal;
 }

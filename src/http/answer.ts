@@ -75,12 +75,20 @@ export function refusal(context: Told, keyed: Keyed | undefined, error: Idempote
 
 /** A replay or a refusal. */
 export function outcomeAnswer(context: Told, keyed: Keyed, outcome: Outcome): Answer {
-  if (outcome.kind === "refuse") return refusal(context, keyed, outcome.error);
+  if (outcome.kind === "refuse") {
+    const { response, headers } = refusal(context, keyed, outcome.error);
+    return { response, headers: [...headers, ...waitHeaders(keyed, response)] };
+  }
   context.options.onEvent({ type: "replayed" });
-  return {
-    response: outcome.response,
-    headers: replayHeaders(context, keyed, outcome.record),
-  };
+  const { response, record } = outcome;
+  const headers = [...replayHeaders(context, keyed, record), ...waitHeaders(keyed, response)];
+  return { response, headers };
+}
+
+/** `Preference-Applied` (RFC 7240, section 3), unless the stored response says what was applied: that is never changed. */
+function waitHeaders({ appliedWait }: Keyed, response: StoredResponse): Headers {
+  const isSaid = response.headers.some(([name]) => name.toLowerCase() === "preference-applied");
+  return appliedWait === undefined || isSaid ? [] : [["Preference-Applied", `wait=${appliedWait}`]];
 }
 
 /** The refusal that stands for an answer that must not be sent. */

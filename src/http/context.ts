@@ -62,6 +62,8 @@ export interface Keyed {
   readonly request: KeyedRequest;
   /** The header as the client sent it, to echo; undefined where the key was made for it. */
   readonly sent: string | undefined;
+  /** How long its client's wish lets it wait, in seconds; undefined where there was no wish. */
+  readonly appliedWait?: number | undefined;
 }
 
 /** What of a claim its handler may know. */

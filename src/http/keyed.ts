@@ -11,6 +11,7 @@ import type { ResolvedOptions, ResolvedRoute } from "../core/options.js";
 import type { KeyedRequest } from "../core/request.js";
 import { comparedContent } from "./content.js";
 import type { AdapterContext, Keyed } from "./context.js";
+import { patienceOf } from "./prefer.js";
 
 /** How an adapter's request is looked at. Nothing is read before it is asked for. */
 export interface RequestView {
@@ -68,6 +69,7 @@ function reader<Request>(
     const { key, sent } =
       parsed.kind === "key" ? parsed : { key: `auto_${clock.uuid()}`, sent: undefined };
     const scope = checkScope(await options.scope(request));
+    const { waitMs, appliedSeconds } = patienceOf(route, view.headerLines("prefer"));
     const keyed: KeyedRequest = {
       scope,
       key,
@@ -76,9 +78,10 @@ function reader<Request>(
       path: view.path,
       requestId: options.requestId?.(request) ?? view.givenId() ?? `req_${clock.uuid()}`,
       route,
-      signal: route.concurrent === "reject" ? neverAborted : view.whenGone(),
+      waitMs,
+      signal: waitMs === 0 ? neverAborted : view.whenGone(),
     };
-    return { request: keyed, sent };
+    return { request: keyed, sent, appliedWait: appliedSeconds };
   };
 }
 

@@ -197,7 +197,11 @@ function timeLimits(ms: number): Pick<PoolConfig, TimeLimit> {
 }
 type TimeLimit = "statement_timeout" | "idle_in_transaction_session_timeout";
 
-function derivePool(pool: Pool, options: ConnectionOptions): Pool {
+/** A pool of the same class and settings as the user's. */
+export function derivePool(
+  pool: Pool,
+  options: Pick<ConnectionOptions, "max" | "timeoutMs" | "pooler">,
+): Pool {
   const { options: given } = pool as Pool & { options: PoolConfig };
   const PoolClass = pool.constructor as new (config: PoolConfig) => Pool;
   return new PoolClass({

@@ -62,6 +62,8 @@ export function createStepsSource(context: TransactionContext, claims: Connectio
     park: async (claim, error, retryInMs) => {
       const values = [...holder(claim), error, retryInMs ?? null];
       const parked = await own.run(statements.park, values);
+      // Whoever waits may go on with it.
+      context.hints.tellAnybody(claim);
       return wrote(parked.rowCount);
     },
     claimDue: async (handlers, claimIds, leaseMs) => {

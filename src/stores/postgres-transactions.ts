@@ -19,6 +19,7 @@ import { asSchemaError } from "./connections.js";
 import type { Connections } from "./connections.js";
 import { createOutboxSender } from "./outbox-sender.js";
 import { poolTransactions } from "./pool-session.js";
+import type { KeyHints } from "./postgres-hints.js";
 import { claimValues, readClaimRow, takeOverValues } from "./postgres-claims.js";
 import type { ClaimRow } from "./postgres-claims.js";
 import { toHead, toObservation } from "./rows.js";
@@ -36,6 +37,8 @@ export interface TransactionContext {
   readonly settleTimeoutMs: number;
   /** Reads a key on the store's own connections. */
   readonly find: (ref: KeyRef) => Promise<Observation | undefined>;
+  /** Told of keys that have ended. */
+  readonly hints: Pick<KeyHints, "hashOf" | "tell" | "tellAnybody">;
 }
 
 export function createTransactionSource(context: TransactionContext): TransactionSource {
@@ -58,7 +61,8 @@ export function createTransactionSource(context: TransactionContext): Transactio
   ): ReturnType<TransactionSource["claim"]> => {
     const session = await openVerified(settings);
     const answer = await orRollback(session, () => work(session));
-    if ("claimId" in answer) return { kind: "claimed", claim: answer, open: session.open };
+    if ("claimId" in answer)
+      return { kind: "claimed", claim: answer, open: telling(context, answer, session.open) };
     await session.open.rollback();
     return answer;
   };
@@ -102,6 +106,26 @@ export function createTransactionSource(context: TransactionContext): Transactio
     begin: async (settings) => (await openVerified(settings)).open,
     settle: (claim) => settle(context, claim),
     isConflict,
+  };
+}
+
+/** Where nothing was committed, no statement of the transaction can have found out whether anybody waits. */
+function telling(
+  { hints }: TransactionContext,
+  claim: Claim,
+  open: OpenTransaction,
+): OpenTransaction {
+  return {
+    ...open,
+    complete: async (held, completion) => {
+      const answer = await open.complete(held, completion);
+      if (answer.kind !== "committed") hints.tellAnybody(claim);
+      return answer;
+    },
+    rollback: async () => {
+      await open.rollback();
+      hints.tellAnybody(claim);
+    },
   };
 }
 
@@ -171,7 +195,11 @@ export async function openSession(
           (cause: unknown) => ({ cause }),
         );
         if ("cause" in stored) return refused(stored.cause);
-        return commit(stored.replayUntil?.getTime(), () => confirmByReading(context, claim));
+        const replayUntilMs = stored.replayUntil?.getTime();
+        const answer = await commit(replayUntilMs, () => confirmByReading(context, claim));
+        if (stored.isAwaited && answer.kind === "committed")
+          context.hints.tell([context.hints.hashOf(claim)]);
+        return answer;
       },
     },
   };
@@ -198,7 +226,10 @@ async function storeResponse(
   context: TransactionContext,
   claim: Claim,
   completion: Completion,
-): Promise<{ readonly replayUntil: Date | undefined } | { readonly cause: unknown }> {
+): Promise<
+  | { readonly replayUntil: Date | undefined; readonly isAwaited: boolean }
+  | { readonly cause: unknown }
+> {
   const { response } = completion;
   if (response === "not_stored") return { cause: new IdempotencyError("response_too_large") };
   const result = await run(context.statements["tx-complete"], [
@@ -211,10 +242,16 @@ async function storeResponse(
     response.body,
     completion.replayWindowMs,
     completion.dedupeWindowMs,
+    context.hints.hashOf(claim),
   ]);
   if (result.rows.length === 0) return { cause: new IdempotencyError("transaction_ended") };
   const until = column(result.rows[0], "replay_until");
-  return { replayUntil: until instanceof Date ? until : undefined };
+  const awaited = column(result.rows[0], "awaited");
+  return {
+    replayUntil: until instanceof Date ? until : undefined,
+    // Mappers that know no booleans give a number.
+    isAwaited: awaited === true || awaited === 1,
+  };
 }
 
 /**

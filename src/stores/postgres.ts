@@ -2,17 +2,19 @@
  * The Postgres store: the one that decides. Owns: one statement per transition, group commit of claims and of what their
  * holders write, and the store's own connections. Must never make a decision of policy.
  */
-import type { Pool } from "pg";
+import type { Pool, QueryResult } from "pg";
 import { systemClock } from "../core/clock.js";
 import { nameOf } from "../core/key.js";
 import type { CacheableStore, ClaimAnswer, CompleteAnswer } from "../core/ports.js";
 import type { Claim, ClaimRequest, Completion, KeyRef, Observation } from "../core/record.js";
 import { createBatcher } from "./batcher.js";
 import { asSchemaError, isServerAnswer, openConnections } from "./connections.js";
+import type { Statement } from "./connections.js";
 import { watchEpoch } from "./epoch.js";
 import { assertSchema } from "./migrate.js";
 import { claimValues, readClaimRow, takeOverValues } from "./postgres-claims.js";
 import type { ClaimRow } from "./postgres-claims.js";
+import { createKeyHints } from "./postgres-hints.js";
 import { createOperations } from "./postgres-operations.js";
 import { createStepsSource } from "./postgres-steps.js";
 import { createTransactionSource } from "./postgres-transactions.js";
@@ -27,7 +29,8 @@ export type { CacheableStore, Store } from "../core/ports.js";
 export interface PostgresStoreOptions {
   /**
    * A `pg.Pool`. Transaction routes run on its connections. The store opens 8 more of its own with the same settings, so
-   * that a claim can be completed while handlers hold every connection of the pool. It never ends the pool.
+   * that a claim can be completed while handlers hold every connection of the pool, and a ninth while requests wait for keys
+   * that run in other processes. It never ends the pool.
    */
   readonly pool: Pool;
   /** Schema of the tables. Default `public`. */
@@ -119,11 +122,25 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
     return found === undefined ? { kind: "locked" } : { kind: "exists", ...found };
   };
 
+  const hints = createKeyHints({ pool, schema, statements, timeoutMs, own: holders });
+  /** Runs what ends keys, and tells those who wait for them. */
+  const end = async (
+    statement: Statement,
+    ended: readonly Claim[],
+    values: readonly unknown[],
+  ): Promise<QueryResult> => {
+    const hashes = ended.map((held) => hints.hashOf(held));
+    const result = await holders.run(statement, [...values, hashes]);
+    const rows = (result.rows as (Slot & { awaited: boolean })[]).filter(({ awaited }) => awaited);
+    hints.tell(rows.map(({ slot }) => hashes[slot - 1] as string));
+    return result;
+  };
   const complete = createBatcher<{ claim: Claim; completion: Completion }, Date | undefined>({
     ...batching,
     nameOf: (item) => nameOf(item.claim),
     send: async (items) => {
-      const result = await holders.run(statements.complete, completeValues(items));
+      const ended = items.map((item) => item.claim);
+      const result = await end(statements.complete, ended, completeValues(items));
       return bySlot(
         items.length,
         result.rows as ({ replay_until: Date } & Slot)[],
@@ -135,7 +152,7 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
     ...batching,
     nameOf,
     send: async (items) => {
-      const result = await holders.run(statements.release, holderValues(items));
+      const result = await end(statements.release, items, holderValues(items));
       return bySlot(items.length, result.rows as Slot[], () => "ok" as const).map(
         (answer) => answer ?? "lost",
       );
@@ -150,6 +167,7 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
     prepare,
     settleTimeoutMs: timeoutMs,
     find,
+    hints,
   };
   return {
     epoch: () => epoch.current(),
@@ -199,8 +217,11 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
     },
     check: () => assertSchema({ pool, schema }),
     close: async () => {
+      hints.close();
       await Promise.all([claims.close(), holders.close()]);
     },
+    // LISTEN and the locks of waiters belong to a session, which such a pooler gives to nobody for long.
+    ...(pooler === undefined ? { watch: (ref, onHint) => hints.watch(ref, onHint) } : {}),
     transactions: createTransactionSource(transactionContext),
     steps: createStepsSource(transactionContext, claims),
     operations: createOperations(claims, statements),

@@ -12,6 +12,7 @@ import type { KeyRef } from "../core/record.js";
 import { lua } from "../generated/scripts.js";
 import { createCircuitBreaker } from "./circuit-breaker.js";
 import type { CircuitState } from "./circuit-breaker.js";
+import { createChannelHints } from "./redis-hints.js";
 import {
   completedStart,
   entryName,
@@ -23,7 +24,10 @@ import {
 export type { Cache, CacheAnswer, CacheEntry } from "../core/ports.js";
 
 export interface RedisCacheOptions {
-  /** An ioredis `Redis` or `Cluster`. The cache uses it and never ends it. */
+  /**
+   * An ioredis `Redis` or `Cluster`. The cache uses it and never ends it; while requests wait for keys that run in other
+   * processes, it opens a duplicate of a `Redis` to be told of their end.
+   */
   readonly client: Redis | Cluster;
   /** What every name in Redis begins with. Default `oncekey:`. */
   readonly prefix?: string;
@@ -104,6 +108,7 @@ export function redisCache(options: RedisCacheOptions): RedisCache {
   const prefix = options.prefix ?? "oncekey:";
   const budgetMs = options.budgetMs ?? defaultBudgetMs;
   const { monotonicMs } = options.clock ?? systemClock;
+  const hints = createChannelHints(client, prefix);
   const breaker = createCircuitBreaker({ failuresToOpen, pauseMs, monotonicMs });
 
   const tell = (error: unknown): void => {
@@ -176,8 +181,9 @@ export function redisCache(options: RedisCacheOptions): RedisCache {
         return absent;
       }
     },
-    unmark: async (ref, claimId) => {
-      await attempt(() => run(scripts.unmark, ref, [markerStart(claimId)]), undefined);
+    unmark: async (ref, claimId, why) => {
+      const values = [markerStart(claimId), why === "ended" ? hints.channelOf(ref) : ""];
+      await attempt(() => run(scripts.unmark, ref, values), undefined);
     },
     renew: async (claims) => {
       if (claims.length === 0) return;
@@ -190,7 +196,8 @@ export function redisCache(options: RedisCacheOptions): RedisCache {
       const ageMs = monotonicMs() - entry.readAtMs;
       const leftMs = Math.floor(entry.replayLeftMs - ageMs);
       if (packed === undefined || leftMs <= 0 || ageMs > maxKeepAgeMs) return;
-      await attempt(() => run(scripts.keep, entry.record, [packed, leftMs]), undefined);
+      const values = [packed, leftMs, hints.channelOf(entry.record)];
+      await attempt(() => run(scripts.keep, entry.record, values), undefined);
     },
     forget: async (ref) => {
       // Asked whatever the circuit says: silence would be taken for an erasure.
@@ -200,7 +207,8 @@ export function redisCache(options: RedisCacheOptions): RedisCache {
       if (!isWord(answer, "forgotten"))
         throw new Error("Redis did not confirm that the key was forgotten");
     },
-    close: () => Promise.resolve(),
+    watch: (ref, onHint) => hints.watch(ref, onHint),
+    close: async () => hints.close(),
   };
 }
 

@@ -102,9 +102,14 @@ export function toHead(response: StoredResponse): string {
  * nothing else: the primary key decides.
  */
 export function lockHash(schema: string, ref: KeyRef): string {
-  return createHash("sha256")
-    .update(`oncekey:${schema.length}:${schema}${nameOf(ref)}`)
-    .digest()
-    .readBigInt64BE(0)
-    .toString();
+  return hash64(`oncekey:${schema.length}:${schema}${nameOf(ref)}`);
+}
+
+/** As {@link lockHash}, for the advisory lock by which waiters say that they wait. Claimers never take it. */
+export function waitHash(schema: string, ref: KeyRef): string {
+  return hash64(`oncekey-wait:${schema.length}:${schema}${nameOf(ref)}`);
+}
+
+function hash64(text: string): string {
+  return createHash("sha256").update(text).digest().readBigInt64BE(0).toString();
 }

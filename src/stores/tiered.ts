@@ -11,6 +11,7 @@ import type {
   OpenTransaction,
   Store,
   TransactionSource,
+  Watch,
 } from "../core/ports.js";
 import type { Operations } from "../core/operations-port.js";
 import type {
@@ -76,7 +77,7 @@ export function tiered(store: CacheableStore, cache: Cache, clock: Clock): Store
   };
   const drop = (claim: Claim): void => {
     held.delete(claim.claimId);
-    tier.unmark(claim);
+    tier.unmark(claim, "ended");
   };
   const holdClaimed = <Answer extends ClaimedAnswer | ClaimRefusal>(
     request: ClaimRequest,
@@ -107,7 +108,7 @@ export function tiered(store: CacheableStore, cache: Cache, clock: Clock): Store
       const answer = await store.complete(claim, completion);
       if (entry !== undefined && answer.kind === "ok")
         tier.keepCompleted(entry.record, claim, completion, answer, asked);
-      else tier.unmark(claim);
+      else tier.unmark(claim, "ended");
       held.delete(claim.claimId);
       return answer;
     },
@@ -118,7 +119,7 @@ export function tiered(store: CacheableStore, cache: Cache, clock: Clock): Store
         return answer;
       } finally {
         // Also where the reply was lost: without a marker the store is asked, which is always right.
-        tier.unmark(claim);
+        tier.unmark(claim, "ended");
       }
     },
     heartbeat: async (claims, leaseMs) => {
@@ -134,6 +135,8 @@ export function tiered(store: CacheableStore, cache: Cache, clock: Clock): Store
     find: async (ref) => tier.observe(await store.find(ref)),
     reap: (limit, who) => store.reap(limit, who),
     check: () => store.check(),
+    // The cache tells when it knows itself what has ended; a hint of the store may come before it does.
+    watch: (ref, onHint) => cache.watch?.(ref, onHint) ?? store.watch?.(ref, onHint) ?? unwatched,
     close: async () => {
       await Promise.all([store.close(), cache.close()]);
     },
@@ -173,17 +176,17 @@ function tierTransactions(source: TransactionSource, tier: Tier): TransactionSou
           const answer = await open.complete(claim, completion);
           if (answer.kind === "committed")
             tier.keepCompleted(record, claim, completion, answer, asked);
-          else tier.unmark(claim);
+          else tier.unmark(claim, "ended");
           return answer;
         } catch (error) {
-          tier.unmark(claim);
+          tier.unmark(claim, "ended");
           throw error;
         }
       },
       commit: () => open.commit(),
       rollback: async () => {
         await open.rollback();
-        tier.unmark(record);
+        tier.unmark(record, "ended");
       },
     };
   };
@@ -226,17 +229,23 @@ function createTier(store: CacheableStore, cache: Cache, clock: Clock) {
     storeAheadMs + clock.monotonicMs() < record.replayUntilMs;
 
   const asking = (): Asked => ({ atMs: clock.monotonicMs(), epoch: store.epoch() });
-  const unmark = (claim: KeyRef & { readonly claimId: string }): void => {
-    cache.unmark(claim, claim.claimId).catch(ignore);
+  const unmark = (claim: KeyRef & { readonly claimId: string }, why?: "ended"): void => {
+    cache.unmark(claim, claim.claimId, why).catch(ignore);
   };
 
-  /** Caches a record; takes the claimer's marker away where it may not be cached. */
-  const keep = (record: KeyRecord, claimId: string, replayLeftMs: number, asked: Asked): void => {
+  /** Caches a record; takes the claimer's marker away where it may not be cached. `why`: as for `unmark`. */
+  const keep = (
+    record: KeyRecord,
+    claimId: string,
+    replayLeftMs: number,
+    asked: Asked,
+    why?: "ended",
+  ): void => {
     const { epoch, atMs: readAtMs } = asked;
     // Another epoch now: the record may be of a history that has ended.
     if (isCachable(record) && replayLeftMs > 0 && epoch !== undefined && epoch === store.epoch()) {
       cache.keep({ record, replayLeftMs, readAtMs, epoch }).catch(ignore);
-    } else unmark({ scope: record.scope, key: record.key, claimId });
+    } else unmark({ scope: record.scope, key: record.key, claimId }, why);
   };
 
   return {
@@ -304,7 +313,7 @@ function createTier(store: CacheableStore, cache: Cache, clock: Clock) {
         replayUntilMs,
         dedupeUntilMs: replayUntilMs - replayWindowMs + dedupeWindowMs,
       };
-      keep(record, claim.claimId, replayWindowMs, asked);
+      keep(record, claim.claimId, replayWindowMs, asked, "ended");
     },
   };
 }
@@ -337,6 +346,8 @@ function isCachable(
     (record.response?.body.byteLength ?? Infinity) <= maxCachedBodyBytes
   );
 }
+
+const unwatched: Watch = { isLive: () => false, stop: () => undefined };
 
 function ignore(): undefined {
   return undefined;

@@ -1,28 +1,30 @@
 -- release: give running keys back as if this claim had never been made.
 -- Parameters, arrays of one length, sorted by (scope, key): $1 scope text[]  $2 key text[]  $3 claim id uuid[]
---   $4 token bigint[]
--- Rows: one `slot` for each key given back; a slot without a row is lost.
--- Locks: the rows. Completed keys are never matched, so no cached response can outlive its row.
+--   $4 token bigint[]  $5 wait hash bigint[]
+-- Rows: one `slot` for each key given back, and `awaited` where some process waits for it (see watch.sql); a slot without a
+--   row is lost.
+-- Locks: the rows, and their wait hashes, which never waits. Completed keys are never matched, so no cached response can outlive its row.
 -- A steps request that was taken over has recovery points of the attempts before, and without them its next attempt would do
 -- all of it again: it stays, due at once. Its steps themselves never release it.
 WITH input AS MATERIALIZED (
   SELECT i.*
-  FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) WITH ORDINALITY AS i (scope, key, claim_id, token, position)
+  FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::bigint[])
+    WITH ORDINALITY AS i (scope, key, claim_id, token, wait_hash, position)
 ), kept AS (
   UPDATE :schema.idempotency_keys k
   SET state = 'parked', lease_until = NULL, next_attempt_at = :schema.idempotency_now(), attempt = k.attempt - 1
   FROM input i
   WHERE k.scope = i.scope COLLATE "C" AND k.key = i.key COLLATE "C"
     AND k.claim_id = i.claim_id AND k.token = i.token AND k.state = 'running' AND k.guarantee = 'steps' AND k.attempt > 1
-  RETURNING i.position
+  RETURNING i.position, NOT pg_try_advisory_xact_lock(i.wait_hash) AS awaited
 ), deleted AS (
   DELETE FROM :schema.idempotency_keys k
   USING input i
   WHERE k.scope = i.scope COLLATE "C" AND k.key = i.key COLLATE "C"
     AND k.claim_id = i.claim_id AND k.token = i.token AND k.state = 'running'
     AND NOT (k.guarantee = 'steps' AND k.attempt > 1)
-  RETURNING i.position
+  RETURNING i.position, NOT pg_try_advisory_xact_lock(i.wait_hash) AS awaited
 )
-SELECT position::int AS slot FROM kept
+SELECT position::int AS slot, awaited FROM kept
 UNION ALL
-SELECT position::int FROM deleted
+SELECT position::int, awaited FROM deleted
