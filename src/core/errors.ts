@@ -112,6 +112,12 @@ export const errorTable = {
     title: "The fingerprint function gave nothing to compare",
     help: "fingerprint(req) must give a JSON value, a text or bytes that say what is asked: not undefined, a function, a map or a set.",
   },
+  request_too_large: {
+    status: 413,
+    retryable: false,
+    title: "The request body is larger than maxRequestBytes",
+    help: "Nothing was run. The body is read whole to be compared: send a smaller one, or have maxRequestBytes raised.",
+  },
   options_invalid: {
     status: 500,
     retryable: false,

@@ -6,7 +6,6 @@ import type { ServerResponse } from "node:http";
 import type { Request as ExpressRequest, Response as ExpressResponse } from "express";
 import type { PoolClient } from "pg";
 import type { StepsHandler, StepsOptions } from "../core/attempt.js";
-import { IdempotencyError } from "../core/errors.js";
 import { resolveRoute, resolveTransactionRoute } from "../core/options.js";
 import type { RouteOptions, TransactionRouteOptions } from "../core/options.js";
 import { fail, isUnprotected, sendAnswer, sendOutcome } from "./adapter.js";
@@ -19,6 +18,7 @@ import { pathOf, viewOf } from "./request.js";
 import { answerSteps } from "./steps.js";
 import type { HttpStepsRoute, RoutedRequest } from "./steps.js";
 import { runTransaction } from "./transaction.js";
+import { nestedError } from "./transaction-work.js";
 
 /** What {@link createIdempotency} returns: call it for a plain route. */
 export interface Idempotency extends InstanceVerbs {
@@ -88,7 +88,7 @@ export function transactionMiddleware<Req extends HttpRequest, Res extends Serve
   const anyHandler = handler as TransactionHandler<Req, Res, unknown>;
   return (req, res, next) => {
     const run = async (): Promise<void> => {
-      if (req.idempotency !== undefined) throw nested();
+      if (req.idempotency !== undefined) throw nestedError();
       const read = await readKeyed(req, viewOf(req, res));
       const keyed = read === undefined || isUnprotected(context, read, req, res) ? undefined : read;
       const answer = (told: Answer): void => sendAnswer(res, told);
@@ -99,13 +99,6 @@ export function transactionMiddleware<Req extends HttpRequest, Res extends Serve
   };
 }
 
-function nested(): IdempotencyError {
-  return new IdempotencyError("options_invalid", {
-    detail:
-      "A transaction or steps route stands behind another idempotency middleware. Use one of them on this route.",
-  });
-}
-
 /** The handler of a steps route. */
 export function stepsMiddleware(
   context: NodeContext,
@@ -114,7 +107,7 @@ export function stepsMiddleware(
   const readKeyed = keyMaker(context, route.route);
   return (req, res, next) => {
     const run = async (): Promise<void> => {
-      if (req.idempotency !== undefined) throw nested();
+      if (req.idempotency !== undefined) throw nestedError();
       const keyed = await readKeyed(req, viewOf(req, res));
       sendAnswer(res, await answerSteps(context, keyed, route, routedOf(req)));
     };

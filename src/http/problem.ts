@@ -68,6 +68,27 @@ function renderStripe(error: IdempotencyError, retryAfter: Headers): StoredRespo
   };
 }
 
+/**
+ * What stands for the response of a handler that threw where nobody renders errors. It is stored as the handler's own, and
+ * tells nothing of the error. https://www.rfc-editor.org/rfc/rfc9457#name-aboutblank
+ */
+export function renderFailure(dialect: Dialect): StoredResponse {
+  const title = "Internal Server Error";
+  const document =
+    dialect === "stripe"
+      ? { error: { type: "api_error", message: "The server failed to handle the request." } }
+      : { type: "about:blank", title, status: 500 };
+  const contentType = dialect === "stripe" ? "application/json" : "application/problem+json";
+  return {
+    status: 500,
+    headers: [
+      ["content-type", contentType],
+      ["cache-control", "no-store"],
+    ],
+    body: toBytes(document),
+  };
+}
+
 function toBytes(document: unknown): Uint8Array {
   return Buffer.from(JSON.stringify(document));
 }

@@ -120,3 +120,11 @@ export function tooLateError(): IdempotencyError {
       "The handler did not finish within transactionTimeoutMs. Nothing was written; the same key can be sent again.",
   });
 }
+
+/** One of two on one route would claim inside the other's claim. */
+export function nestedError(): IdempotencyError {
+  return new IdempotencyError("options_invalid", {
+    detail:
+      "A transaction or steps route stands behind another idempotency middleware. Use one of them on this route.",
+  });
+}
