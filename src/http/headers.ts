@@ -17,7 +17,10 @@ export function takeHeaders(res: ServerResponse): HeaderSnapshot {
   const snapshot = new Map<string, { name: string; value: OutgoingHttpHeader }>();
   for (const name of rawNames(res)) {
     const value = res.getHeader(name);
-    if (value !== undefined) snapshot.set(name.toLowerCase(), { name, value });
+    if (value === undefined) continue;
+    // A copy: appendHeader adds to a list in place.
+    const copy = Array.isArray(value) ? [...value] : value;
+    snapshot.set(name.toLowerCase(), { name, value: copy });
   }
   return snapshot;
 }
@@ -46,6 +49,25 @@ export function headersOfHandler(
 export function resetHeaders(res: ServerResponse, to: HeaderSnapshot): void {
   for (const name of res.getHeaderNames()) res.removeHeader(name);
   for (const { name, value } of to.values()) res.setHeader(name, value);
+}
+
+/**
+ * Puts the headers of a response into the order in which a replay has them: first those of before, then what is stored, then
+ * what is not. A handler that took a header of before away and set it again would else tell them in another order.
+ */
+export function orderAsReplayed(
+  res: ServerResponse,
+  before: HeaderSnapshot,
+  stored: readonly StoredHeader[],
+): void {
+  if (!stored.some(([name]) => before.has(name.toLowerCase()))) return;
+  const now = takeHeaders(res);
+  for (const { name } of now.values()) res.removeHeader(name);
+  const ordered = [...before.keys(), ...stored.map(([name]) => name.toLowerCase()), ...now.keys()];
+  for (const lower of ordered) {
+    const header = now.get(lower);
+    if (header !== undefined) res.setHeader(header.name, header.value);
+  }
 }
 
 /** What Node keeps of headers that were taken away: it then adds none of its own in their place. */

@@ -9,7 +9,13 @@ import type { StoredResponse } from "../core/record.js";
 import { answerBeside } from "./beside.js";
 import { hasNoBody, joined, pickCallback, toBuffer } from "./chunks.js";
 import type { Callback } from "./chunks.js";
-import { headersOfHandler, resetHeaders, takeHeaders, takeRemovals } from "./headers.js";
+import {
+  headersOfHandler,
+  orderAsReplayed,
+  resetHeaders,
+  takeHeaders,
+  takeRemovals,
+} from "./headers.js";
 import type { HeaderSnapshot } from "./headers.js";
 import { fakeLiveness } from "./liveness.js";
 import type { Headers, RecorderOptions, Recording, Unheld } from "./recording.js";
@@ -26,6 +32,11 @@ export function record(res: ServerResponse, options: RecorderOptions): Recording
 interface Internals {
   /** The serialised head; truthy makes `headersSent` true and `setHeader` throw. Null until then. */
   _header: string | null;
+}
+
+interface StatusLine {
+  readonly status: number;
+  readonly statusMessage: string | undefined;
 }
 
 const heldHead = "held by oncekey";
@@ -46,7 +57,8 @@ class Recorder implements Recording {
   #isJudged = false;
   #endedInOverflow = false;
   #clientClosed = false;
-  #statusMessage: string | undefined;
+  /** What the head said when it was fixed: a status that is set later comes too late, as in Node. */
+  #fixed: StatusLine | undefined;
   #captured: StoredResponse | undefined;
   #beforeEnd: () => Promise<void> = () => Promise.resolve();
   #isStreamEnding = false;
@@ -78,8 +90,9 @@ class Recorder implements Recording {
   }
 
   send(headers: Headers): void {
-    const { body } = this.#capture();
+    const { body, headers: stored } = this.#capture();
     this.#letPass();
+    orderAsReplayed(this.#res, this.#headersBefore, stored);
     // The whole body is at hand, so that its length frames it, in the first response as in every replay.
     this.#res.removeHeader("Transfer-Encoding");
     this.#res.removeHeader("Trailer");
@@ -215,9 +228,10 @@ class Recorder implements Recording {
         code: "ERR_HTTP_INVALID_STATUS_CODE",
       });
     }
-    if (typeof second === "string") this.#statusMessage = second;
+    if (typeof second === "string") this.#res.statusMessage = second;
     applyHeaders(this.#res, typeof second === "string" ? third : (second ?? third));
     this.#res.statusCode = code;
+    this.#fixed = { status: code, statusMessage: this.#res.statusMessage || undefined };
     this.#res._header = heldHead;
     return this.#res;
   }
@@ -322,15 +336,20 @@ class Recorder implements Recording {
   #capture(): StoredResponse {
     if (this.#captured !== undefined) return this.#captured;
     const { stores } = this.#options;
-    const body = hasNoBody(this.#res.statusCode) ? Buffer.alloc(0) : joined(this.#held);
-    const statusMessage = this.#statusMessage ?? (this.#res.statusMessage || undefined);
+    const { status, statusMessage } = this.#fixHead();
+    const body = hasNoBody(status) ? Buffer.alloc(0) : joined(this.#held);
     this.#captured = {
-      status: this.#res.statusCode,
+      status,
       ...(statusMessage === undefined ? {} : { statusMessage }),
       ...headersOfHandler(this.#headersBefore, takeHeaders(this.#res), body.length, stores),
       body,
     };
     return this.#captured;
+  }
+
+  #fixHead(): StatusLine {
+    const { statusCode: status, statusMessage } = this.#res;
+    return (this.#fixed ??= { status, statusMessage: statusMessage || undefined });
   }
 
   /** From here on everything passes. */
@@ -351,7 +370,9 @@ class Recorder implements Recording {
   }
 
   #finishHead(headers: Headers): void {
-    if (this.#statusMessage !== undefined) this.#res.statusMessage = this.#statusMessage;
+    const { status, statusMessage } = this.#fixHead();
+    this.#res.statusCode = status;
+    (this.#res as { statusMessage: string | undefined }).statusMessage = statusMessage;
     setAll(this.#res, headers);
   }
 
