@@ -275,9 +275,14 @@ function hashFields(key: FingerprintKey, parts: Parts): Record<string, string> {
   if (parts.mediaType !== "") add("content_type", parts.mediaType);
   if (parts.encoding !== undefined) add("content_encoding", parts.encoding);
   if (["bytes", "hashed", "digest"].includes(parts.bodyKind)) add("body", parts.body);
-  else if (parts.bodyKind !== "none") walk("body", parts.bodyValue, 0);
+  else if (parts.bodyKind !== "none" && !isEmptyForm(parts)) walk("body", parts.bodyValue, 0);
   for (const [name, file] of Object.entries(parts.files ?? {})) addFiles(name, file, add);
   return hashes;
+}
+
+/** A form of files alone has no field that could differ. */
+function isEmptyForm({ bodyKind, bodyValue }: Parts): boolean {
+  return bodyKind === "upload" && Object.keys(bodyValue as object).length === 0;
 }
 
 function addFiles(field: string, file: unknown, add: (name: string, text: string) => void): void {

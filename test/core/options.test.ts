@@ -42,7 +42,11 @@ describe("defaults", () => {
       workers: true,
       route: {
         required: false,
+        key: undefined,
+        fingerprint: undefined,
+        ignoreFields: [],
         concurrent: "reject",
+        preferWaitMs: 30_000,
         serverErrors: "store",
         reconcile: expect.any(Function),
         releaseOn: [],

@@ -3,6 +3,7 @@ import express from "express";
 import pg from "pg";
 
 import { createIdempotency } from "../../src/index.js";
+import type { RouteOptions } from "../../src/index.js";
 import { postgresStore } from "../../src/stores/postgres.js";
 
 test("inline handlers know Express' request and response and pg's client", async () => {
@@ -29,6 +30,23 @@ test("inline handlers know Express' request and response and pg's client", async
       await tx.query("SELECT 1");
       res.status(201).json({ id: req.params["id"] });
     }),
+  );
+  app.post(
+    "/webhooks/:sender",
+    idempotent({ key: (req) => req.body.id, fingerprint: (req) => req.params["sender"] }),
+    idempotent.transaction(
+      { key: async (req) => req.get("X-Delivery"), ignoreFields: ["body.sentAt"] },
+      async (req, res, tx) => {
+        await tx.query("SELECT 1");
+        res.json({ id: req.body.id });
+      },
+    ),
+  );
+  const ofRoute: RouteOptions<express.Request> = { key: (req) => req.get("X-Delivery") };
+  app.post("/events", idempotent(ofRoute), (_req, res) => void res.end());
+  app.post(
+    "/jobs",
+    idempotent.steps("job", { key: (req) => req.body.id }, async () => ({ status: 202 })),
   );
   app.post(
     "/checkouts",
