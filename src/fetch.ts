@@ -25,7 +25,7 @@ import { createInstance, demand } from "./instance.js";
 export { isIdempotencyError } from "./core/errors.js";
 export type { IdempotencyContext } from "./http/context.js";
 export type { FetchHandler, FetchTransactionHandler } from "./http/fetch.js";
-export type { IdempotencyOfRequest } from "./http/fetch-exchange.js";
+export type { Idempotent, IdempotencyOfRequest } from "./http/fetch-exchange.js";
 export type {
   HonoContext,
   HonoIdempotency,

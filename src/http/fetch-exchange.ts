@@ -36,6 +36,9 @@ export interface IdempotencyOfRequest {
   readonly idempotency?: IdempotencyContext | undefined;
 }
 
+/** A request as a handler gets it: `(request: Idempotent<NextRequest>) => …`. */
+export type Idempotent<Req extends Request = Request> = Req & IdempotencyOfRequest;
+
 /** Beside which arguments a request came: options that are functions of the request are given them too. */
 const restOfRequest = new WeakMap<Request, readonly unknown[]>();
 

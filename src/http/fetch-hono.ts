@@ -114,7 +114,8 @@ function exchangeOf(c: HonoContext): Exchange {
     },
     forgetResponse: (before) => {
       const { headers } = c.res;
-      for (const name of headers.keys()) headers.delete(name);
+      const names = Array.from(headers.keys());
+      for (const name of names) headers.delete(name);
       for (const { name, value } of before.values())
         for (const one of [value].flat()) headers.append(name, String(one));
       inside.status(undefined);

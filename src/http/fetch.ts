@@ -11,7 +11,7 @@ import type { Answer } from "./answer.js";
 import { whenUnprotected } from "./context.js";
 import type { AdapterContext, Keyed } from "./context.js";
 import { OpenExchange } from "./fetch-exchange.js";
-import type { Exchange, IdempotencyOfRequest } from "./fetch-exchange.js";
+import type { Exchange, Idempotent } from "./fetch-exchange.js";
 import { runInTime, runPlain } from "./fetch-plain.js";
 import { answerResponse, withHeaders } from "./fetch-response.js";
 import { runTransaction } from "./fetch-transaction.js";
@@ -25,7 +25,7 @@ export type Reply = Response | Promise<Response>;
 
 /** A handler of a plain route: what the framework gives it, and `request.idempotency`. */
 export type FetchHandler<Req extends Request, Rest extends readonly unknown[]> = (
-  request: Req & IdempotencyOfRequest,
+  request: Idempotent<Req>,
   ...rest: Rest
 ) => Reply;
 
@@ -34,7 +34,7 @@ export type FetchTransactionHandler<
   Req extends Request,
   Rest extends readonly unknown[],
   Tx = PoolClient,
-> = (request: Req & IdempotencyOfRequest, tx: Tx, ...rest: Rest) => Reply;
+> = (request: Idempotent<Req>, tx: Tx, ...rest: Rest) => Reply;
 
 /** What the routes of an instance share. */
 export interface FetchParts {
