@@ -90,15 +90,12 @@ export interface FetchIdempotency extends InstanceVerbs {
 
 type StepsFunction = (request: Request, ...rest: unknown[]) => Promise<Response>;
 
-const mebibyte = 1024 * 1024;
+const defaultMaxRequestBytes = 1_048_576;
+/** What is held in memory for every request should end long before. */
+const largestMaxRequestBytes = 64 * 1024 * 1024;
 
 const ownShape = z.object({
-  maxRequestBytes: z
-    .number()
-    .int()
-    .min(0)
-    .max(64 * mebibyte)
-    .optional(),
+  maxRequestBytes: z.number().int().min(0).max(largestMaxRequestBytes).optional(),
   onError: z
     .custom((value) => typeof value === "function", { error: "must be a function" })
     .optional(),
@@ -187,7 +184,13 @@ function optional<Options>(
 function readOptions(
   given: FetchOptions,
 ): FetchParts & { readonly instance: ReturnType<typeof createInstance<Request>> } {
-  const { maxRequestBytes = mebibyte, onError, scope, requestId, ...rest } = given ?? {};
+  const {
+    maxRequestBytes = defaultMaxRequestBytes,
+    onError,
+    scope,
+    requestId,
+    ...rest
+  } = given ?? {};
   const problems = shapeProblems(ownShape, { maxRequestBytes, onError });
   if (problems.length > 0)
     throw new IdempotencyError("options_invalid", {

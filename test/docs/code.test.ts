@@ -54,7 +54,11 @@ function moduleOf(block: Block, wrapper: string, port: number): string {
   const importLine = /^import [^;]*;$/gm;
   const prismaClient = wrapper.replace("docs/programs/wrapper.js", "adapters/prisma/client.js");
   const imports = (block.text.match(importLine) ?? []).join("\n");
-  const body = block.text.replaceAll(importLine, "").replaceAll("listen(3000)", `listen(${port})`);
+  const body = block.text
+    .replaceAll(importLine, "")
+    // A module's export, inside of a function.
+    .replaceAll(/^export const /gm, "const ")
+    .replaceAll("listen(3000)", `listen(${port})`);
   const granted = known
     .split(" ")
     .filter(

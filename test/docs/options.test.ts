@@ -29,6 +29,7 @@ describe("docs/options.md has every option and no other", () => {
   test.each([
     ["On the instance and on a route", "src/core/options.ts", "RouteOptions"],
     ["On the instance", "src/core/options.ts", "IdempotencyOptions"],
+    ["Web-standard handlers", "src/fetch.ts", "FetchOptions"],
     ["On a transaction route", "src/core/options.ts", "TransactionRouteOptions"],
     ["On a steps route", "src/core/attempt.ts", "StepsOptions"],
     ["The Postgres store", "src/stores/postgres.ts", "PostgresStoreOptions"],
@@ -78,6 +79,7 @@ describe("docs/options.md has the defaults of", () => {
       { schema: "public", timeoutMs: 5_000, prepare: true },
     ],
     ["The Redis cache", "src/stores/redis.ts", { prefix: "oncekey:", budgetMs: 50 }],
+    ["Web-standard handlers", "src/fetch.ts", { maxRequestBytes: 1_048_576 }],
     ["Migrations", "src/stores/migrate.ts", { schema: "public", newEpoch: false }],
   ])("%s", (heading, file, expected) => {
     expect(Object.fromEntries(shown(heading))).toEqual(expected);
