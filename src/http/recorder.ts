@@ -273,11 +273,8 @@ class Recorder implements Recording {
   /** The handler takes the socket: what it writes to it waits there until the row says that the response is not stored. */
   #detach(socket: Socket): void {
     if (this.#phase === "held") this.#overflow("stream");
-    if (this.#isDropping) {
-      throw nodeError(
-        "ERR_HTTP_SOCKET_ASSIGNED",
-        "A transaction route cannot give its socket away",
-      );
+    if (this.#phase === "held") {
+      throw nodeError("ERR_INVALID_STATE", "A transaction route cannot give its socket away");
     }
     if (this.#phase === "overflow") {
       this.#taken = this.#res.req.socket;

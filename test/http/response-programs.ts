@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import type { OutgoingHttpHeaders, ServerResponse } from "node:http";
 
-type Value = string | number | readonly string[];
+type Value = string | number | string[];
 
 export type Call =
   | { readonly do: "setHeader"; readonly name: string; readonly value: Value }
@@ -36,31 +36,34 @@ const status = fc.constantFrom(200, 201, 202, 204, 303, 304, 402, 404, 418, 500,
 const reason = fc.constantFrom(undefined, undefined, "Fine", "Short and stout");
 
 const call: fc.Arbitrary<Call> = fc.oneof(
-  { weight: 4, arbitrary: fc.record({ do: fc.constant("write"), chunk, wait: fc.boolean() }) },
+  {
+    weight: 4,
+    arbitrary: fc.record({ do: fc.constant("write" as const), chunk, wait: fc.boolean() }),
+  },
   {
     weight: 3,
     arbitrary: fc.record({
-      do: fc.constant("setHeader"),
+      do: fc.constant("setHeader" as const),
       name: names,
       value: fc.oneof(plain, fc.integer({ min: 0, max: 99 }), fc.array(plain, { minLength: 1 })),
     }),
   },
-  fc.record({ do: fc.constant("appendHeader"), name: names, value: plain }),
-  { weight: 2, arbitrary: fc.record({ do: fc.constant("removeHeader"), name: names }) },
-  fc.record({ do: fc.constant("status"), status, reason }),
+  fc.record({ do: fc.constant("appendHeader" as const), name: names, value: plain }),
+  { weight: 2, arbitrary: fc.record({ do: fc.constant("removeHeader" as const), name: names }) },
+  fc.record({ do: fc.constant("status" as const), status, reason }),
   fc.record({
-    do: fc.constant("writeHead"),
+    do: fc.constant("writeHead" as const),
     status,
     reason,
     headers: fc.uniqueArray(fc.tuple(names, plain), {
       selector: ([name]) => name.toLowerCase(),
       maxLength: 3,
     }),
-    form: fc.constantFrom("none", "object", "flat"),
+    form: fc.constantFrom("none" as const, "object" as const, "flat" as const),
   }),
   fc.record({ do: fc.constantFrom("flushHeaders", "cork", "uncork", "pause") }),
-  fc.record({ do: fc.constant("end"), chunk: fc.option(chunk, { nil: undefined }) }),
-) as fc.Arbitrary<Call>;
+  fc.record({ do: fc.constant("end" as const), chunk: fc.option(chunk, { nil: undefined }) }),
+);
 
 /** Calls of a handler, of which the last one ends the response. */
 export const programs: fc.Arbitrary<readonly Call[]> = fc
@@ -94,7 +97,7 @@ async function perform(res: ServerResponse, one: Call): Promise<void> {
   switch (one.do) {
     case "setHeader":
       // Node adds to a list in place.
-      res.setHeader(one.name, Array.isArray(one.value) ? [...one.value] : (one.value as string));
+      res.setHeader(one.name, Array.isArray(one.value) ? [...one.value] : one.value);
       return;
     case "appendHeader":
       res.appendHeader(one.name, one.value);
