@@ -36,6 +36,8 @@ export const created: StoredResponse = {
 export interface Process {
   readonly engine: Engine;
   readonly store: Store;
+  /** Claims that the store has answered. */
+  looks(): number;
   close(): Promise<void>;
 }
 
@@ -43,24 +45,23 @@ export interface ProcessOptions {
   readonly databaseUrl: string;
   readonly redis?: { readonly url: string; readonly prefix: string } | undefined;
   readonly pauses?: LookPauses;
-  /** Counts the claims that reach the store. */
-  readonly onClaim?: () => void;
 }
 
 export async function openProcess(options: ProcessOptions): Promise<Process> {
   const pool = new pg.Pool({ connectionString: options.databaseUrl, max: 10 });
   pool.on("error", () => {});
   const postgres = postgresStore({ pool });
-  const counted = options.onClaim === undefined ? postgres : counting(postgres, options.onClaim);
   const client =
     options.redis === undefined ? undefined : new Redis(options.redis.url, { lazyConnect: true });
   client?.on("error", () => {});
   await client?.connect();
   const prefix = options.redis?.prefix ?? "";
-  const store =
+  const inner =
     client === undefined
-      ? counted
-      : tiered(counted, redisCache({ client, prefix, budgetMs: 2_000 }), systemClock);
+      ? postgres
+      : tiered(postgres, redisCache({ client, prefix, budgetMs: 2_000 }), systemClock);
+  let looks = 0;
+  const store = counting(inner, () => (looks += 1));
   // The epoch is read with the first connection, and without it Redis is not asked.
   await store.find({ scope: "nobody", key: "nothing" });
   const engine = new Engine({
@@ -76,6 +77,7 @@ export async function openProcess(options: ProcessOptions): Promise<Process> {
   return {
     engine,
     store,
+    looks: () => looks,
     close: async () => {
       await engine.close(1_000);
       await pool.end();
@@ -84,14 +86,23 @@ export async function openProcess(options: ProcessOptions): Promise<Process> {
   };
 }
 
-function counting<S extends Store>(store: S, onClaim: () => void): S {
+function counting(store: Store, onAnswer: () => void): Store {
+  const { transactions } = store;
   return {
     ...store,
-    claim: (request) => {
-      onClaim();
-      return store.claim(request);
-    },
+    claim: (request) => store.claim(request).finally(onAnswer),
+    ...(transactions && {
+      transactions: {
+        ...transactions,
+        claim: (request, settings) => transactions.claim(request, settings).finally(onAnswer),
+      },
+    }),
   };
+}
+
+/** Resolves once the waiter has looked again behind the watch: from now on only a hint makes it look. */
+export async function untilItHasLooked(process: Process): Promise<void> {
+  await waitFor(() => process.looks() >= 2, { what: "the look behind the watch" });
 }
 
 const fingerprintOf = createFingerprinter([]);
