@@ -47,6 +47,8 @@ export function createRunRegister(options: RegisterOptions): RunRegister {
   const runs = new Map<string, HeldRun>();
   /** Claim ids that are renewed no more, because they are lost or have run too long. */
   const abandoned = new Set<string>();
+  /** Claim ids that one beat found to be no running claims. */
+  const suspected = new Set<string>();
   let beating = false;
 
   const beat = async (): Promise<void> => {
@@ -63,20 +65,29 @@ export function createRunRegister(options: RegisterOptions): RunRegister {
             options.leaseMs,
           ),
         );
-        // A claim that completed while its heartbeat was under way is not lost.
-        const gone = part.filter(
-          (run) => lost.has(run.claim.claimId) && runs.get(nameOf(run.claim)) === run,
-        );
-        for (const run of gone) {
-          abandoned.add(run.claim.claimId);
-          onEvent({ type: "lost", guarantee: run.guarantee });
-        }
+        for (const run of part) judge(run, lost.has(run.claim.claimId));
       }
     } catch (error) {
       onEvent({ type: "store_error", during: "heartbeat", error });
     } finally {
       beating = false;
     }
+  };
+
+  /**
+   * A claim that is being completed is no running claim any more before its holder has heard of it. Only one that is still held
+   * and still not running at the next beat is lost; until then its token refuses what it may still write.
+   */
+  const judge = (run: HeldRun, isGone: boolean): void => {
+    const { claimId } = run.claim;
+    const wasSuspected = suspected.delete(claimId);
+    if (!isGone || runs.get(nameOf(run.claim)) !== run) return;
+    if (!wasSuspected) {
+      suspected.add(claimId);
+      return;
+    }
+    abandoned.add(claimId);
+    onEvent({ type: "lost", guarantee: run.guarantee });
   };
 
   const needsHeartbeat = (run: HeldRun): boolean => {
@@ -105,6 +116,7 @@ export function createRunRegister(options: RegisterOptions): RunRegister {
       return () => {
         if (runs.get(name) === held) runs.delete(name);
         abandoned.delete(run.claim.claimId);
+        suspected.delete(run.claim.claimId);
         resolve();
       };
     },

@@ -128,7 +128,22 @@ describe("heartbeats", () => {
     add(await claim("b"));
     await memory.release(lost);
     await clock.advance(10_000);
+    expect(events).toEqual([]);
+    await clock.advance(10_000);
     expect(events).toEqual([{ type: "lost", guarantee: "rerun" }]);
+  });
+
+  test("do not tell of one that is completed and has not heard of it", async () => {
+    const { clock, memory, events, claim, add } = bench();
+    const held = await claim("a");
+    const end = add(held);
+    await memory.release(held);
+    await clock.advance(10_000);
+    end();
+    // The same key again, by the same claim id: what was suspected of the first run says nothing of this one.
+    add(held);
+    await clock.advance(10_000);
+    expect(events).toEqual([]);
   });
 
   test("do not tell of one that ended while the beat was under way", async () => {
