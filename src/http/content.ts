@@ -6,12 +6,22 @@ import { DigestCheck, parseContentDigest, statedDigest } from "../core/content-d
 import { IdempotencyError } from "../core/errors.js";
 import type { BodyContent, RequestContent } from "../core/fingerprint.js";
 import type { ResolvedRoute } from "../core/options.js";
-import type { RequestView } from "./keyed.js";
+
+/** What is looked at of a request, as far as it may be compared. */
+export interface ContentView {
+  readonly method: string;
+  /** Path and query as the client sent them, wherever routers are mounted. */
+  readonly url: string;
+  /** Every line of a header, by its lower-case name: repeated ones are not one. */
+  headerLines(name: string): readonly string[];
+  /** What counts for the fingerprint. A body that is there and that nobody has read is `unread`, never none. */
+  content(): RequestContent | Promise<RequestContent>;
+}
 
 /** @throws `digest_invalid`, `fingerprint_invalid`, and what the route's function throws */
 export async function comparedContent(
   request: unknown,
-  view: RequestView,
+  view: ContentView,
   route: ResolvedRoute,
 ): Promise<RequestContent> {
   if (route.fingerprint !== undefined) {

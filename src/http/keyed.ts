@@ -4,26 +4,19 @@
  */
 import { IdempotencyError } from "../core/errors.js";
 import { createFingerprinter } from "../core/fingerprint.js";
-import type { RequestContent } from "../core/fingerprint.js";
 import { parseKey, parseOwnKey, weakness } from "../core/key.js";
 import type { ParsedKey } from "../core/key.js";
 import type { ResolvedOptions, ResolvedRoute } from "../core/options.js";
 import type { KeyedRequest } from "../core/request.js";
 import { comparedContent } from "./content.js";
+import type { ContentView } from "./content.js";
 import type { AdapterContext, Keyed } from "./context.js";
 import { patienceOf } from "./prefer.js";
 
 /** How an adapter's request is looked at. Nothing is read before it is asked for. */
-export interface RequestView {
-  readonly method: string;
-  /** Path and query as the client sent them, wherever routers are mounted. */
-  readonly url: string;
+export interface RequestView extends ContentView {
   /** Path without the query, which may hold what should not be kept. */
   readonly path: string;
-  /** Every line of a header, by its lower-case name: repeated ones are not one. */
-  headerLines(name: string): readonly string[];
-  /** What counts for the fingerprint. A body that is there and that nobody has read is `unread`, never none. */
-  content(): RequestContent | Promise<RequestContent>;
   /** The id that other middleware gave the request, so that `Original-Request` can be found in the logs. */
   givenId(): string | undefined;
   /** Aborted when the client is gone. */
