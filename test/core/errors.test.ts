@@ -43,7 +43,7 @@ describe("an error", () => {
     "%s has a status of HTTP, a title without an end and help in sentences",
     (code) => {
       const { status, title, help } = errorTable[code];
-      expect([400, 409, 422, 500, 503, 504]).toContain(status);
+      expect([400, 409, 413, 422, 500, 503, 504]).toContain(status);
       expect(title).toMatch(/^[A-Z].*[^.]$/);
       expect(help).toMatch(/\.$/);
     },
