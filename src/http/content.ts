@@ -18,17 +18,24 @@ export interface ContentView {
   content(): RequestContent | Promise<RequestContent>;
 }
 
-/** @throws `digest_invalid`, `fingerprint_invalid`, and what the route's function throws */
+/**
+ * What stands for the request in its fingerprint.
+ *
+ * @param isKept whether the request is kept for later attempts: its body must be at hand then
+ * @throws `digest_invalid`, `fingerprint_invalid`, `body_not_parsed`, and what the route's function throws
+ */
 export async function comparedContent(
   request: unknown,
   view: ContentView,
   route: ResolvedRoute,
+  isKept: boolean,
 ): Promise<RequestContent> {
   if (route.fingerprint !== undefined) {
     const body = ownBody(await route.fingerprint(request));
     return { method: view.method, url: view.url, contentType: undefined, body };
   }
   const content = await view.content();
+  if (isKept) demandKeepable(content.body);
   const lines = view.headerLines("content-digest");
   if (lines.length === 0) return content;
   const digests = parseContentDigest(lines);
@@ -36,6 +43,16 @@ export async function comparedContent(
     return { ...content, body: { kind: "digest", digest: statedDigest(digests) } };
   if (content.sent !== undefined) new DigestCheck(digests).update(content.sent).end();
   return content;
+}
+
+/** A steps handler may run again without its request: what it is not given now it would never see. */
+function demandKeepable({ kind }: BodyContent): void {
+  if (kind === "unread") throw new IdempotencyError("body_not_parsed");
+  if (kind === "upload")
+    throw new IdempotencyError("body_not_parsed", {
+      detail:
+        "A steps route keeps its request and takes no files. Store them first and send their names.",
+    });
 }
 
 /** What a route's own function gave, in the place of the body. */

@@ -66,7 +66,9 @@ function reader<Request>(
     const keyed: KeyedRequest = {
       scope,
       key,
-      fingerprint: fingerprintOf(await comparedContent(request, view, route)),
+      fingerprint: fingerprintOf(
+        await comparedContent(request, view, route, whenMissing === "make"),
+      ),
       method: view.method,
       path: view.path,
       requestId: options.requestId?.(request) ?? view.givenId() ?? `req_${clock.uuid()}`,
