@@ -172,10 +172,13 @@ describe("a waiter leaves", () => {
     const { clock, rooms, looks, wait, answer } = bench();
     const short = wait("a", { waitMs: 10 });
     const long = wait("b", { waitMs: 1_000 });
+    const follower = wait("c", { waitMs: 10 });
     await clock.advance(10);
-    expect(rooms.size()).toBe(2);
+    expect(rooms.size()).toBe(3);
     await answer(refuse("in_progress"));
-    expect(codeOf(await short)).toBe("in_progress");
+    expect((await Promise.all([short, follower])).map(codeOf)).toEqual(
+      Array(2).fill("in_progress"),
+    );
     expect(rooms.size()).toBe(1);
     await clock.advance(25);
     expect(looks.map(({ who }) => who)).toEqual(["b"]);
