@@ -50,7 +50,7 @@ export interface LookPauses {
   readonly watchedLongestMs: number;
 }
 
-export const defaultLookPauses: LookPauses = {
+const defaultLookPauses: LookPauses = {
   firstMs: 25,
   longestMs: 500,
   watchedFirstMs: 250,
