@@ -8,7 +8,15 @@ import type { Fingerprint } from "./fingerprint.js";
 import type { ResolvedRoute } from "./options.js";
 import type { Store } from "./ports.js";
 import type { KeyRecord, KeyRef, StoredResponse } from "./record.js";
-import type { LookPauses } from "./waiting.js";
+
+/** How long nobody looks at a key that is in progress, unless something wakes. Pauses double from the first to the longest. */
+export interface LookPauses {
+  readonly firstMs: number;
+  readonly longestMs: number;
+  /** While hints come, looking is only the safety net for one that was lost. */
+  readonly watchedFirstMs: number;
+  readonly watchedLongestMs: number;
+}
 
 export interface EngineOptions {
   readonly store: Store;

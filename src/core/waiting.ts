@@ -10,7 +10,7 @@ import { IdempotencyError } from "./errors.js";
 import { nameOf } from "./key.js";
 import type { Watch } from "./ports.js";
 import type { KeyRef } from "./record.js";
-import type { Outcome } from "./request.js";
+import type { LookPauses, Outcome } from "./request.js";
 
 /** What a look came to. Only with `claimed` may the one who looked run. */
 export type Looked = "claimed" | Outcome;
@@ -39,15 +39,6 @@ export interface WaitingRooms {
   size(): number;
   /** Ends all waiting: 409, or 503 for those who do not know their key's state yet. */
   close(): void;
-}
-
-/** How long nobody looks at a key that is in progress, unless something wakes. Pauses double from the first to the longest. */
-export interface LookPauses {
-  readonly firstMs: number;
-  readonly longestMs: number;
-  /** While hints come, looking is only the safety net for one that was lost. */
-  readonly watchedFirstMs: number;
-  readonly watchedLongestMs: number;
 }
 
 const defaultLookPauses: LookPauses = {
