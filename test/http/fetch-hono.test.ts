@@ -30,6 +30,7 @@ test("a replay has the headers that its own request is given in front, and none 
   app.use(requestId(), cors({ origin: (origin) => origin, credentials: true }), secureHeaders());
   app.use(async (c, next) => {
     setCookie(c, "outer", c.req.header("x-request-id") ?? "");
+    c.header("x-taken", "away");
     await next();
     c.header("x-after", c.req.header("x-request-id"));
   });
@@ -40,6 +41,7 @@ test("a replay has the headers that its own request is given in front, and none 
       runs += 1;
       setCookie(c, "inner", "secret");
       c.header("x-run", String(runs));
+      c.header("x-taken", undefined);
       c.header("x-frame-options", "ALLOW");
       return c.json({ run: runs, scope: c.get("idempotency")?.scope }, 201);
     },
@@ -56,6 +58,7 @@ test("a replay has the headers that its own request is given in front, and none 
     headers.get("x-request-id"),
     headers.get("access-control-allow-origin"),
     headers.get("x-after"),
+    headers.get("x-taken"),
     headers.get("x-run"),
     headers.get("original-request"),
     headers.get("x-content-type-options"),
@@ -65,6 +68,7 @@ test("a replay has the headers that its own request is given in front, and none 
     "one",
     "http://a.test",
     "one",
+    null,
     "1",
     "one",
     "nosniff",
@@ -74,6 +78,7 @@ test("a replay has the headers that its own request is given in front, and none 
     "two",
     "http://b.test",
     "two",
+    null,
     "1",
     "one",
     "nosniff",
