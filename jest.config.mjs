@@ -12,7 +12,9 @@ export default {
   moduleNameMapper: { "^(\\.{1,2}/.*)\\.js$": "$1" },
   transform: { "^.+\\.ts$": ["@swc/jest", swc], "^.+\\.js$": ["@swc/jest", swc] },
   // Published as ES modules only, which jest cannot load as they are on Node 20.
-  transformIgnorePatterns: ["/node_modules/(?!(superjson|copy-anything|is-what|@nestjs)/)"],
+  transformIgnorePatterns: [
+    "/node_modules/(?!(superjson|copy-anything|is-what|@nestjs|light-my-request/node_modules/cookie|cookie)/)",
+  ],
   modulePathIgnorePatterns: ["<rootDir>/dist/", "<rootDir>/.cache/"],
   globalSetup: "<rootDir>/test/support/global-setup.cjs",
   globalTeardown: "<rootDir>/test/support/global-teardown.cjs",

@@ -62,6 +62,7 @@ class Recorder implements Recording {
   #captured: StoredResponse | undefined;
   #beforeEnd: () => Promise<void> = () => Promise.resolve();
   #isStreamEnding = false;
+  #isLeaving = false;
   /** The socket that the handler has taken; corked until the row says that the response is not stored. */
   #taken: Socket | undefined;
   /** Callbacks of writes that wait for the decision on an overflow. */
@@ -153,7 +154,11 @@ class Recorder implements Recording {
   #endStream(args: readonly unknown[]): void {
     if (this.#isStreamEnding) return;
     this.#isStreamEnding = true;
-    void this.#beforeEnd().finally(() => this.#methods.original("end", ...args));
+    void this.#beforeEnd().finally(() => {
+      // The response that Fastify's inject makes writes the last bytes by a method of its own that is ours by now.
+      this.#isLeaving = true;
+      this.#methods.original("end", ...args);
+    });
   }
 
   answerEarly(response: StoredResponse, headers: Headers): boolean {
@@ -304,7 +309,8 @@ class Recorder implements Recording {
     return (
       this.#phase === "ended" ||
       this.#endedInOverflow ||
-      (this.#phase === "passing" && (this.#res.finished || this.#isStreamEnding))
+      (this.#phase === "passing" &&
+        (this.#res.finished || (this.#isStreamEnding && !this.#isLeaving)))
     );
   }
 

@@ -58,7 +58,8 @@ function moduleOf(block: Block, wrapper: string, port: number): string {
     .replaceAll(importLine, "")
     // A module's export, inside of a function.
     .replaceAll(/^export const /gm, "const ")
-    .replaceAll("listen(3000)", `listen(${port})`);
+    .replaceAll("listen(3000)", `listen(${port})`)
+    .replaceAll("listen({ port: 3000 })", `listen({ port: ${port} })`);
   const granted = known
     .split(" ")
     .filter(
@@ -111,7 +112,7 @@ describe("TypeScript", () => {
   });
 
   test.each(of("ts"))("%s runs", async (_name, block) => {
-    const port = /\blisten\(3000\)/.test(block.text) ? await freePort() : 0;
+    const port = /\blisten\((?:3000|\{ port: 3000 \})\)/.test(block.text) ? await freePort() : 0;
     // In the folder of the compiled sources the name of the package means these sources, as package.json exports them.
     const folder = mkdtempSync(join(compiledTree(), "docs-"));
     try {

@@ -21,7 +21,7 @@ const layers: Record<string, readonly string[]> = {
 /** Programs use the package as anybody else would: by the files that package.json exports. */
 const programs = ["cli", "server"];
 const clientMayImport = ["core/key.ts", "core/errors.ts"];
-const drivers = ["pg", "ioredis", "express"];
+const drivers = ["pg", "ioredis", "express", "fastify"];
 /** The client's retry timing is allowed a clock and jitter; it decides nothing about keys. */
 const pureLayers = ["core", "stores", "http", "steps", "pipeline", "workers"];
 const forbiddenNames = /^(utils?|helpers?|common|managers?)$|[-.](utils?|helpers?|manager)$/;
