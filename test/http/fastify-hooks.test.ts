@@ -6,7 +6,7 @@ import type { FastifyInstance } from "fastify";
 
 import { oncekey } from "../../src/fastify.js";
 import { memoryStore } from "../../src/stores/memory.js";
-import { bySocket, callers } from "./fastify-calls.js";
+import { byInject, bySocket, callers } from "./fastify-calls.js";
 
 const apps: FastifyInstance[] = [];
 afterEach(async () => {
@@ -52,11 +52,12 @@ describe.each(callers)("over %s", (_name, call) => {
 
   test("lets a context below have an instance of its own", async () => {
     const app = newApp();
-    await app.register(oncekey, { ...options(), dialect: "stripe" });
+    await app.register(oncekey, { ...options(), dialect: "stripe", methods: ["POST", "PUT"] });
     app.post("/a", { config: { idempotency: { required: true } } }, async () => "a");
     await app.register(async (below) => {
       await below.register(oncekey, options());
       below.post("/b", { config: { idempotency: { required: true } } }, async () => "b");
+      below.put("/b", { config: { idempotency: true } }, async () => "b");
     });
     expect((await call(app, { url: "/a", body })).json()).toHaveProperty("error.type");
     expect((await call(app, { url: "/b", body })).json()).toMatchObject({ code: "key_missing" });
@@ -64,6 +65,9 @@ describe.each(callers)("over %s", (_name, call) => {
       expect((await call(app, { url, key, body })).headers["idempotent-replayed"]).toBeUndefined();
       expect((await call(app, { url, key, body })).headers["idempotent-replayed"]).toBe("true");
     }
+    const put = { method: "PUT", url: "/b", key: "a-key-for-the-outer", body };
+    await call(app, put);
+    expect((await call(app, put)).headers["idempotent-replayed"]).toBeUndefined();
     expect((await call(app, { url: "/a", key, body })).headers["stripe-should-retry"]).toBe(
       "false",
     );
@@ -184,32 +188,45 @@ test("refuses a form whose files are streams, and takes one of fields", async ()
   expect(answer.bytes.toString()).toContain("body_not_parsed");
 });
 
-test("drains what runs when the app closes", async () => {
+test("drains what runs when the app closes, before what was registered earlier is closed", async () => {
   const app = newApp();
   const store = memoryStore();
+  const order: string[] = [];
+  app.addHook("onClose", async () => void order.push("pool ended"));
   await app.register(oncekey, { ...options(), store });
   let begin: () => void = () => undefined;
   const begun = new Promise<void>((resolve) => (begin = resolve));
   let release: () => void = () => undefined;
   const gate = new Promise<void>((resolve) => (release = resolve));
+  app.addHook("onClose", async () => release());
   app.post("/orders", { config: { idempotency: true } }, async () => {
     begin();
     await gate;
+    for (let turn = 0; turn < 50; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+    order.push("handler done");
     return "done";
   });
-  const answer = app.inject({
-    method: "POST",
-    url: "/orders",
-    headers: { "idempotency-key": key },
-    payload: body,
-  });
-  void answer.then(() => undefined);
+  const answer = byInject(app, { key, body });
   await begun;
-  const closed = app.close();
-  release();
-  await closed;
+  await app.close();
+  expect(order).toEqual(["handler done", "pool ended"]);
   expect(await store.find({ scope: "global", key })).toMatchObject({
     record: { state: "completed" },
   });
-  expect((await answer).body).toBe("done");
+  expect((await answer).bytes.toString()).toBe("done");
+});
+
+test("protects nothing while the kill switch is on, and says so", async () => {
+  const app = newApp();
+  await app.register(oncekey, { ...options(), dangerouslyRunWithoutStore: true });
+  let runs = 0;
+  app.post("/orders", { config: { idempotency: true } }, async (request) => {
+    runs += 1;
+    return { runs, downstream: request.idempotency?.downstreamKey("a") };
+  });
+  const first = await byInject(app, { key, body });
+  const second = await byInject(app, { key, body });
+  expect([first.json()["runs"], second.json()["runs"]]).toEqual([1, 2]);
+  expect(second.json()["downstream"]).toBe(first.json()["downstream"]);
+  expect(second.headers).toMatchObject({ "idempotency-stored": "false", "idempotency-key": key });
 });

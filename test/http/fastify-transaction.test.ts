@@ -18,9 +18,16 @@ const database = useDatabase({
   },
 });
 const apps: FastifyInstance[] = [];
+let retried = 0;
+beforeEach(() => {
+  retried = 0;
+});
 afterEach(async () => {
   await Promise.all(apps.splice(0).map((app) => app.close()));
 });
+
+let slowSends = 0;
+const hasRetried = (): boolean => retried > 0;
 
 async function newApp(): Promise<FastifyInstance> {
   const app = Fastify();
@@ -29,10 +36,12 @@ async function newApp(): Promise<FastifyInstance> {
     store: postgresStore({ pool: database.pool }),
     scope: "global",
     workers: false,
+    hooks: { onEvent: ({ type }) => void (retried += type === "transaction_retried" ? 1 : 0) },
   });
-  // What is sent passes here after the handler has returned.
+  // What is sent passes here after the handler has returned, and in the test of a conflict after it has failed.
   app.addHook("onSend", async () => {
     await new Promise((resolve) => setImmediate(resolve));
+    for (; slowSends > 0 && !hasRetried(); slowSends -= 1) await database.pool.query("SELECT");
   });
   return app;
 }
@@ -147,6 +156,7 @@ describe.each(callers)("over %s", (_name, call) => {
       run += 1;
       await insert(tx, note);
       if (run === 1) {
+        slowSends = 200;
         reply.code(418).header("x-first", "yes").type("text/plain").send("the first run");
         await refuse(tx);
       }
