@@ -1,0 +1,4 @@
+import { fastifyFramework } from "./frameworks/fastify.js";
+import { runMatrix } from "./run-matrix.js";
+
+runMatrix(fastifyFramework);

@@ -1,0 +1,4 @@
+import { fetchFramework } from "./frameworks/fetch.js";
+import { runMatrix } from "./run-matrix.js";
+
+runMatrix(fetchFramework);
