@@ -126,8 +126,7 @@ class Recorder implements Recording {
       return;
     }
     this.#finishHead(headers);
-    const held = joined(this.#held);
-    this.#held = [];
+    const held = joined(this.#held.splice(0));
     if (this.#endedInOverflow) {
       this.#endedInOverflow = false;
       this.#endStream([held]);
@@ -150,11 +149,13 @@ class Recorder implements Recording {
     socket.uncork();
   }
 
-  /** What reads the whole response finds that its key has reached its final state. */
+  /** What reads the whole response finds its key in its final state. Until then no framework may begin another one. */
   #endStream(args: readonly unknown[]): void {
     if (this.#isStreamEnding) return;
     this.#isStreamEnding = true;
+    this.#res._header ||= heldHead;
     void this.#beforeEnd().finally(() => {
+      if (this.#res._header === heldHead) this.#res._header = null;
       // The response that Fastify's inject makes writes the last bytes by a method of its own that is ours by now.
       this.#isLeaving = true;
       this.#methods.original("end", ...args);

@@ -27,8 +27,6 @@ const absent: Partial<Record<CaseName, string>> = {
   "send-file-not-modified": "a plugin's: there is no `sendFile`",
   "send-file-precondition": "a plugin's: there is no `sendFile`",
   "gzip-in-front": "hooks compress what the handler has replied, so behind the claim",
-  "body-too-large":
-    "does not hold yet: a body that outgrows the limit with its last byte leaves under `content-length: 0`",
   "throws-after-write": "after `reply.hijack()` Fastify leaves errors to the app",
 };
 
