@@ -4,21 +4,81 @@
  */
 import type { Pool, PoolClient } from "pg";
 import { IdempotencyError } from "../core/errors.js";
-import type { SessionSettings, SqlSession, TransactionAdapter } from "../core/sql-session.js";
+import type { SessionEnd, SessionSettings, SqlResult, SqlSession } from "../core/sql-session.js";
+import { finishStepwise, openStepwise } from "./carrying.js";
+import type { Carried, CarryingSession, Finish, Opened } from "./carrying.js";
+import { takesOneWrite, writeTogether } from "./one-write.js";
+import type { WireAnswer, WireStatement, Written } from "./one-write.js";
 import { isAnswered } from "./sql-state.js";
 import { limitGraceMs, within } from "./time-limit.js";
 
-/** `prepare`: whether statements of the store are prepared under their names. */
-export function poolTransactions(pool: Pool, prepare: boolean): TransactionAdapter<PoolClient> {
-  return { open: (settings) => openPoolSession(pool, prepare, settings) };
-}
-
-async function openPoolSession(
+/**
+ * Opens a transaction on the pool and runs what is carried. In one round trip where the client lets us write several statements
+ * at once; as many as statements where it does not.
+ */
+export async function openPoolSession(
   pool: Pool,
   prepare: boolean,
-  { isolation, timeoutMs }: SessionSettings,
-): Promise<SqlSession<PoolClient>> {
+  settings: SessionSettings,
+  opening: readonly Carried[],
+): Promise<Opened<PoolClient>> {
+  const { isolation, timeoutMs } = settings;
   const client = await connectWithin(pool, timeoutMs);
+  const session = hold(client, prepare, timeoutMs);
+  const begin = `BEGIN ISOLATION LEVEL ${isolation.toUpperCase()} READ WRITE`;
+  if (!takesOneWrite(client)) {
+    await session.begin(begin);
+    const stepwise: CarryingSession<PoolClient> = {
+      ...session,
+      finish: (last, read) => finishStepwise(session, last, read),
+    };
+    return openStepwise(stepwise, opening);
+  }
+  const wire = ({ statement: { name, text }, values }: Carried): WireStatement => ({
+    ...(prepare ? { name } : {}),
+    text,
+    values,
+  });
+  const limitMs = timeoutMs + limitGraceMs;
+  const written = await writeTogether(
+    client,
+    [{ text: begin, values: [] }, ...opening.map(wire)],
+    limitMs,
+  );
+  if (written.kind === "failed") {
+    session.look(written.cause);
+    await session.rollback();
+    throw written.cause;
+  }
+  const results = opening.map((carried, index) => toResult(carried, written.answers[index + 1]));
+  const finish: CarryingSession<PoolClient>["finish"] = async (last, read) => {
+    session.end();
+    const statements = [wire(last), { text: "COMMIT", values: [] }];
+    const ended = await writeTogether(client, statements, limitMs);
+    if (ended.kind === "failed") return session.failed(ended);
+    session.release(false);
+    const [answer, commit] = ended.answers;
+    const end = endOf(commit?.tag);
+    return end.kind === "committed"
+      ? { kind: "ended", end, read: read(toResult(last, answer)) }
+      : { kind: "ended", end };
+  };
+  return { session: { ...session, finish }, results };
+}
+
+interface HeldClient extends SqlSession<PoolClient> {
+  begin(text: string): Promise<void>;
+  /** Takes note of what an error says of the connection. */
+  look(error: unknown): void;
+  /** From here on `tx` is of no use. */
+  end(): void;
+  /** Gives the connection back, or throws it away. */
+  release(broken: boolean): void;
+  /** What it means that a last statement and COMMIT, in one write, were not both answered; leaves nothing open. */
+  failed(written: Extract<Written, { kind: "failed" }>): Promise<Finish<never>>;
+}
+
+function hold(client: PoolClient, prepare: boolean, timeoutMs: number): HeldClient {
   // A checked-out client reports a lost connection here too; the statement under way, or the next one, rejects with it.
   const onError = (): void => undefined;
   client.on("error", onError);
@@ -30,48 +90,88 @@ async function openPoolSession(
     client.removeListener("error", onError);
     client.release(broken);
   };
-  try {
-    const level = isolation.toUpperCase();
-    await within(client.query(`BEGIN ISOLATION LEVEL ${level} READ WRITE`), timeoutMs);
-  } catch (error) {
-    release(true);
-    throw error;
-  }
+  const look = (error: unknown): void => {
+    isLost ||= !isAnswered(error);
+  };
+  const undo = async (): Promise<void> => {
+    state = "ended";
+    if (isLost) return release(true);
+    const ended = await within(client.query("ROLLBACK"), timeoutMs).catch(() => undefined);
+    release(ended === undefined);
+  };
   return {
     tx: guard(client, () => state),
+    look,
+    release,
+    begin: async (text) => {
+      try {
+        await within(client.query(text), timeoutMs);
+      } catch (error) {
+        release(true);
+        throw error;
+      }
+    },
+    end: () => {
+      state = "ended";
+    },
     query: async ({ name, text }, values) => {
       const query = { ...(prepare ? { name } : {}), text, values: [...values] };
       try {
         // The server has the same limit, and a server that hangs does not keep it.
         return await within(client.query(query), timeoutMs + limitGraceMs);
       } catch (error) {
-        isLost ||= !isAnswered(error);
+        look(error);
         throw error;
       }
     },
     rollback: async () => {
-      if (state === "ended") return;
-      if (isLost) return release(true);
-      state = "ended";
-      const ended = await within(client.query("ROLLBACK"), timeoutMs).catch(() => undefined);
-      release(ended === undefined);
+      if (state === "open") await undo();
     },
     commit: async () => {
       state = "ended";
       try {
         const { command } = await within(client.query("COMMIT"), timeoutMs);
         release(false);
-        // COMMIT of an aborted transaction succeeds with the tag ROLLBACK.
-        if (command === "COMMIT") return { kind: "committed" };
-        return { kind: "rolled_back", cause: new Error(`COMMIT was answered with ${command}`) };
+        return endOf(command);
       } catch (cause) {
         release(true);
-        // Only an error that the server sent proves that nothing was committed (a deferred constraint, a serialization
-        // failure). Anything else is a lost reply.
-        return { kind: isAnswered(cause) ? "rolled_back" : "unknown", cause };
+        return lostOrRefused(cause);
       }
     },
+    failed: async ({ cause, answered, isSent }) => {
+      look(cause);
+      // The server skipped COMMIT, or never got it.
+      const isRefused = !isSent || (answered === 0 && !isLost);
+      if (isRefused) {
+        isLost ||= !isSent;
+        await undo();
+        return { kind: "refused", cause };
+      }
+      release(true);
+      return { kind: "ended", end: lostOrRefused(cause) };
+    },
   };
+}
+
+/** COMMIT of an aborted transaction succeeds with the tag ROLLBACK. */
+function endOf(tag = "nothing"): Extract<SessionEnd, { kind: "committed" | "rolled_back" }> {
+  if (tag === "COMMIT") return { kind: "committed" };
+  return { kind: "rolled_back", cause: new Error(`COMMIT was answered with ${tag}`) };
+}
+
+/**
+ * Only an error that the server sent proves that nothing was committed (a deferred constraint, a serialization failure).
+ * Anything else is a lost reply.
+ */
+function lostOrRefused(cause: unknown): Extract<SessionEnd, { kind: "rolled_back" | "unknown" }> {
+  return { kind: isAnswered(cause) ? "rolled_back" : "unknown", cause };
+}
+
+function toResult({ columns }: Carried, answer: WireAnswer | undefined): SqlResult {
+  const rows = (answer?.rows ?? []).map((row) =>
+    Object.fromEntries(columns.map((column, index) => [column, row[index]])),
+  );
+  return { rows, rowCount: rows.length };
 }
 
 /** A connection of the user's pool; one that comes too late goes straight back. */

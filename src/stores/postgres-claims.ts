@@ -1,5 +1,5 @@
 /**
- * Parameters and rows of claim.sql and take-over.sql, which plain and transaction routes share.
+ * Parameters and rows of claim.sql, tx-claim.sql and take-over.sql: how plain and transaction routes claim.
  */
 import type { ClaimAnswer } from "../core/ports.js";
 import type { ClaimRequest, KeyRecord } from "../core/record.js";
@@ -28,6 +28,23 @@ export function claimValues(schema: string, requests: readonly ClaimRequest[]): 
     requests.map((request) => request.leaseMs),
     requests.map((request) => request.steps?.handler ?? null),
     requests.map((request) => request.steps?.request ?? null),
+  ];
+}
+
+/** Of tx-claim.sql, which claims one key. */
+export function txClaimValues(schema: string, request: ClaimRequest): unknown[] {
+  return [
+    request.scope,
+    request.key,
+    lockHash(schema, request),
+    request.claimId,
+    request.guarantee,
+    request.fingerprint,
+    JSON.stringify(request.fieldHashes),
+    request.method,
+    request.path,
+    request.requestId,
+    request.leaseMs,
   ];
 }
 

@@ -81,7 +81,7 @@ async function runTransaction(
   work: Parameters<StepsSource["transaction"]>[3],
 ): Promise<StepCommit> {
   const { statements } = context;
-  const session = await openSession(context, limits);
+  const { session } = await openSession(context, limits);
   try {
     const held = await session.run(statements["steps-lock"], holder(claim));
     if (held.rowCount !== 1) return await abandon(session);

@@ -14,17 +14,18 @@ import type {
   TransactionSource,
 } from "../core/ports.js";
 import type { Claim, ClaimRequest, Completion, KeyRef, Observation } from "../core/record.js";
-import type { SqlSession, TransactionAdapter } from "../core/sql-session.js";
+import type { SqlResult, SqlSession, TransactionAdapter } from "../core/sql-session.js";
+import { finishStepwise, openStepwise } from "./carrying.js";
+import type { Carried, CarryingSession, Opened } from "./carrying.js";
 import { asSchemaError } from "./connections.js";
 import type { Connections } from "./connections.js";
 import { createOutboxSender } from "./outbox-sender.js";
-import { poolTransactions } from "./pool-session.js";
+import { openPoolSession } from "./pool-session.js";
+import { takeOverValues, txClaimValues } from "./postgres-claims.js";
 import type { KeyHints } from "./postgres-hints.js";
-import { claimValues, readClaimRow, takeOverValues } from "./postgres-claims.js";
-import type { ClaimRow } from "./postgres-claims.js";
 import { toHead, toObservation } from "./rows.js";
 import type { KeyRow } from "./rows.js";
-import { isAnswered, isConflict } from "./sql-state.js";
+import { isAnswered, isConflict, sqlStateOf } from "./sql-state.js";
 import type { Statements } from "./sql-text.js";
 
 export interface TransactionContext {
@@ -41,69 +42,88 @@ export interface TransactionContext {
   readonly hints: Pick<KeyHints, "hashOf" | "tell" | "tellAnybody">;
 }
 
+/** What a claim's statement returned. */
+interface Won {
+  readonly token: unknown;
+  readonly attempt: number;
+  readonly place: string;
+}
+
 export function createTransactionSource(context: TransactionContext): TransactionSource {
   const { statements, schema } = context;
   const verified = new WeakSet<TransactionAdapter<unknown>>();
 
-  const openVerified = async (settings: TransactionSettings): Promise<Session> => {
-    const session = await openSession(context, settings);
+  const openVerified = async (settings: TransactionSettings, first?: Carried): Promise<Opening> => {
     const { using } = settings;
-    if (using === undefined || verified.has(using)) return session;
+    if (using === undefined || verified.has(using)) return openSession(context, settings, first);
+    const { session } = await openSession(context, settings);
     return orRollback(session, async () => {
       await verifyDatabase(context, session);
       verified.add(using);
-      return session;
+      return { session, first: first && (await session.run(first.statement, first.values)) };
     });
   };
   const claimIn = async (
+    request: ClaimRequest,
     settings: TransactionSettings,
-    work: (session: Session) => Promise<Claim | ClaimRefusal>,
+    carried: Carried,
+    read: (row: unknown) => Won,
   ): ReturnType<TransactionSource["claim"]> => {
-    const session = await openVerified(settings);
-    const answer = await orRollback(session, () => work(session));
-    if ("claimId" in answer)
-      return { kind: "claimed", claim: answer, open: telling(context, answer, session.open) };
-    await session.open.rollback();
-    return answer;
+    const { session, first } = await openVerified(settings, carried);
+    return orRollback(session, async () => {
+      const row = first?.rows[0];
+      if (row === undefined) return refuse(session, request, settings);
+      const { token, attempt, place } = read(row);
+      session.claimed(place);
+      const { scope, key, claimId } = request;
+      const claim: Claim = { scope, key, claimId, token: Number(token), attempt };
+      return { kind: "claimed", claim, open: telling(context, claim, session.open) };
+    });
   };
-  /** Rows that a mapper gave may have been renamed and converted; what a key holds is read by the store itself. */
-  const readOwn = async (session: Session, ref: KeyRef): Promise<ClaimRefusal> => {
-    await session.open.rollback();
-    return toRefusal(await context.find(ref));
-  };
-  const readAgain = async (session: Session, ref: KeyRef): Promise<ClaimRefusal> => {
-    const result = await session.run(statements.find, [[ref.scope], [ref.key]]);
+  /**
+   * What holds the key is read in a new statement: it may have been committed after the snapshot of the one that claimed. Rows
+   * that a mapper gave may have been renamed and converted, so that behind one the store reads by itself.
+   */
+  const refuse = async (
+    { run, open }: Session,
+    ref: KeyRef,
+    { using }: TransactionSettings,
+  ): Promise<ClaimRefusal> => {
+    if (using !== undefined) {
+      await open.rollback();
+      return toRefusal(await context.find(ref));
+    }
+    const result = await run(statements.find, [[ref.scope], [ref.key]]);
+    await open.rollback();
     const row = result.rows[0] as KeyRow | undefined;
     return toRefusal(row === undefined ? undefined : toObservation(row));
   };
 
   return {
-    claim: (request, settings) =>
-      claimIn(settings, async (session) => {
-        const result = await session.run(statements.claim, claimValues(schema, [request]));
-        const row = result.rows[0];
-        if (settings.using !== undefined) {
-          const token = column(row, "new_token");
-          if (token === null) return readOwn(session, request);
-          return toClaim(request, token, 1);
-        }
-        const answer = readClaimRow(request, row as ClaimRow);
-        if (answer.kind === "claimed") return answer.claim;
-        // Committed after this statement's snapshot: a new statement sees it.
-        return answer.kind === "unseen" ? readAgain(session, request) : answer;
-      }),
-    takeOver: (request, observed, settings) =>
-      claimIn(settings, async (session) => {
-        const values = takeOverValues(schema, request, observed);
-        const result = await session.run(statements["take-over"], values);
-        const row = result.rows[0];
-        if (row !== undefined)
-          return toClaim(request, column(row, "token"), Number(column(row, "attempt")));
-        return settings.using === undefined
-          ? readAgain(session, request)
-          : readOwn(session, request);
-      }),
-    begin: async (settings) => (await openVerified(settings)).open,
+    claim: (request, settings) => {
+      const values = txClaimValues(schema, request);
+      const carried = { statement: statements["tx-claim"], values, columns: ["token", "place"] };
+      return claimIn(request, settings, carried, (row) => ({
+        token: column(row, "token"),
+        attempt: 1,
+        place: String(column(row, "place")),
+      }));
+    },
+    takeOver: (request, observed, settings) => {
+      const values = takeOverValues(schema, request, observed);
+      const columns = ["token", "attempt", "request", "place"];
+      return claimIn(
+        request,
+        settings,
+        { statement: statements["take-over"], values, columns },
+        (row) => ({
+          token: column(row, "token"),
+          attempt: Number(column(row, "attempt")),
+          place: String(column(row, "place")),
+        }),
+      );
+    },
+    begin: async (settings) => (await openVerified(settings)).session.open,
     settle: (claim) => settle(context, claim),
     isConflict,
   };
@@ -132,24 +152,30 @@ function telling(
 export interface Session {
   readonly run: SqlSession<unknown>["query"];
   readonly open: OpenTransaction;
+  /** Where the row of the claim is, which `open.complete` needs. */
+  claimed(place: string): void;
 }
 
+export interface Opening {
+  readonly session: Session;
+  /** What the first statement answered, if there was one. */
+  readonly first: SqlResult | undefined;
+}
+
+/** Opens a transaction with its limits, and runs a first statement in it: on the pool all in one round trip. */
 export async function openSession(
   context: TransactionContext,
   settings: TransactionSettings,
-): Promise<Session> {
-  const { statements, pool, prepare } = context;
-  const { timeoutMs, isolation = "read committed" } = settings;
-  const adapter = settings.using ?? poolTransactions(pool, prepare);
-  const sql = await adapter.open({ isolation, timeoutMs });
+  first?: Carried,
+): Promise<Opening> {
+  const { session: sql, results } = await openLimited(context, settings, first).catch(
+    (error: unknown) => {
+      throw asSchemaError(error);
+    },
+  );
   const run: Session["run"] = (statement, values) => sql.query(statement, values);
-  try {
-    await run(statements["tx-begin"], [String(Math.round(timeoutMs))]);
-  } catch (error) {
-    await sql.rollback();
-    throw error;
-  }
   let isEnded = false;
+  let place = "";
   const rollback = (): Promise<void> => {
     isEnded = true;
     return sql.rollback();
@@ -157,52 +183,77 @@ export async function openSession(
   const outbox = createOutboxSender({ ...context, run, isEnded: () => isEnded });
   const refused = async (cause: unknown): Promise<CommitAnswer> => {
     await rollback();
-    // COMMIT was never sent. Whether the connection was lost or a statement failed makes a difference to the client alone.
+    // Nothing was committed. Whether the connection was lost or a statement failed makes a difference to the client alone.
     const isKnown = isIdempotencyError(cause) || isAnswered(cause);
     return { kind: "rolled_back", cause: isKnown ? cause : unreachable(cause) };
   };
-  const commit = async (
-    replayUntilMs: number | undefined,
-    confirm: () => Promise<CommitAnswer>,
-  ): Promise<CommitAnswer> => {
+  const commit = async (): Promise<CommitAnswer> => {
     isEnded = true;
     const end = await sql.commit();
     outbox.wake();
-    if (end.kind === "rolled_back" || end.kind === "unknown") return end;
-    const isTold = end.kind === "committed" && replayUntilMs !== undefined;
-    return isTold ? { kind: "committed", replayUntilMs } : confirm();
+    const isOver = end.kind === "rolled_back" || end.kind === "unknown";
+    return isOver ? end : { kind: "committed", replayUntilMs: 0 };
   };
-  return {
+  const complete: OpenTransaction["complete"] = async (claim, completion) => {
+    const refusal = await outbox.refusal();
+    if (refusal !== undefined) return refused(refusal);
+    const last = storing(context, claim, completion, place);
+    if (last === undefined) return refused(new IdempotencyError("response_too_large"));
+    isEnded = true;
+    const finished = await sql.finish(last, readStored);
+    if (finished.kind === "refused") return refused(asEnded(finished.cause));
+    outbox.wake();
+    if (!("read" in finished)) return finished.end;
+    const { replayUntilMs, isAwaited } = finished.read;
+    const answer: CommitAnswer =
+      finished.end.kind === "committed"
+        ? { kind: "committed", replayUntilMs }
+        : await confirmByReading(context, claim);
+    if (isAwaited && answer.kind === "committed") context.hints.tell([context.hints.hashOf(claim)]);
+    return answer;
+  };
+  const session: Session = {
     run,
+    claimed: (of) => {
+      place = of;
+    },
     open: {
       tx: sql.tx,
       rollback,
+      complete,
       send: (message) => outbox.send(message),
       commit: async () => {
-        const trusted: CommitAnswer = { kind: "committed", replayUntilMs: 0 };
-        if (settings.using === undefined) return commit(0, async () => trusted);
+        if (settings.using === undefined) return commit();
         // Without a key there is nothing to be read afterwards; an aborted transaction refuses this.
         const failed = await run(probe, []).then(
           () => undefined,
           (cause: unknown) => ({ cause }),
         );
-        return failed === undefined ? commit(0, async () => trusted) : refused(failed.cause);
-      },
-      complete: async (claim, completion) => {
-        const refusal = await outbox.refusal();
-        if (refusal !== undefined) return refused(refusal);
-        const stored = await storeResponse(run, context, claim, completion).catch(
-          (cause: unknown) => ({ cause }),
-        );
-        if ("cause" in stored) return refused(stored.cause);
-        const replayUntilMs = stored.replayUntil?.getTime();
-        const answer = await commit(replayUntilMs, () => confirmByReading(context, claim));
-        if (stored.isAwaited && answer.kind === "committed")
-          context.hints.tell([context.hints.hashOf(claim)]);
-        return answer;
+        return failed === undefined ? commit() : refused(failed.cause);
       },
     },
   };
+  return { session, first: results[1] };
+}
+
+async function openLimited(
+  { pool, prepare, statements }: TransactionContext,
+  { using, timeoutMs, isolation = "read committed" }: TransactionSettings,
+  first: Carried | undefined,
+): Promise<Opened<unknown>> {
+  const limits = { statement: statements["tx-begin"], values: [String(Math.round(timeoutMs))] };
+  const opening = [{ ...limits, columns: [] }, ...(first === undefined ? [] : [first])];
+  const settings = { isolation, timeoutMs };
+  if (using === undefined) return openPoolSession(pool, prepare, settings, opening);
+  const sql = await using.open(settings);
+  const session: CarryingSession<unknown> = {
+    tx: sql.tx,
+    query: (statement, values) => sql.query(statement, values),
+    commit: () => sql.commit(),
+    rollback: () => sql.rollback(),
+    finish: (last, read) => finishStepwise(sql, last, read),
+  };
+  return openStepwise(session, opening);
 }
 
 const probe = { name: "oncekey_tx-probe", text: "SELECT 1 AS alive" } as const;
@@ -220,38 +271,45 @@ async function orRollback<T>(session: Session, work: () => Promise<T>): Promise<
   }
 }
 
-/** The end of the replay window, or why the response cannot be stored in this transaction. */
-async function storeResponse(
-  run: Session["run"],
+/** The statement that stores the response, or undefined where there is none to store. */
+function storing(
   context: TransactionContext,
   claim: Claim,
-  completion: Completion,
-): Promise<
-  | { readonly replayUntil: Date | undefined; readonly isAwaited: boolean }
-  | { readonly cause: unknown }
-> {
-  const { response } = completion;
-  if (response === "not_stored") return { cause: new IdempotencyError("response_too_large") };
-  const result = await run(context.statements["tx-complete"], [
-    claim.scope,
-    claim.key,
-    claim.claimId,
-    claim.token,
-    response.status,
-    toHead(response),
-    response.body,
-    completion.replayWindowMs,
-    completion.dedupeWindowMs,
-    context.hints.hashOf(claim),
-  ]);
-  if (result.rows.length === 0) return { cause: new IdempotencyError("transaction_ended") };
-  const until = column(result.rows[0], "replay_until");
-  const awaited = column(result.rows[0], "awaited");
+  { response, replayWindowMs, dedupeWindowMs }: Completion,
+  place: string,
+): Carried | undefined {
+  if (response === "not_stored") return undefined;
   return {
-    replayUntil: until instanceof Date ? until : undefined,
-    // Mappers that know no booleans give a number.
-    isAwaited: awaited === true || awaited === 1,
+    statement: context.statements["tx-complete"],
+    values: [
+      claim.scope,
+      claim.key,
+      claim.claimId,
+      claim.token,
+      response.status,
+      toHead(response),
+      response.body,
+      replayWindowMs,
+      dedupeWindowMs,
+      context.hints.hashOf(claim),
+      place,
+    ],
+    columns: ["replay_until_ms", "awaited", "stored"],
   };
+}
+
+function readStored({ rows }: SqlResult): { replayUntilMs: number; isAwaited: boolean } {
+  return {
+    replayUntilMs: Number(column(rows[0], "replay_until_ms")),
+    isAwaited: Number(column(rows[0], "awaited")) === 1,
+  };
+}
+
+/** tx-complete.sql divides by the rows it has written, and by nothing else. */
+function asEnded(cause: unknown): unknown {
+  return sqlStateOf(cause) === "22012"
+    ? new IdempotencyError("transaction_ended", { cause })
+    : cause;
 }
 
 /**
@@ -292,10 +350,6 @@ function column(row: unknown, name: string): unknown {
   throw new IdempotencyError("options_invalid", {
     detail: `The transactions of \`using\` hide the column ${name}: something renames what statements return.`,
   });
-}
-
-function toClaim({ scope, key, claimId }: ClaimRequest, token: unknown, attempt: number): Claim {
-  return { scope, key, claimId, token: Number(token), attempt };
 }
 
 /** Nothing there: gone between two statements, or held by an uncommitted claim. A retry will tell. */

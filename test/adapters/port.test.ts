@@ -7,7 +7,7 @@ import request from "supertest";
 import { createIdempotency } from "../../src/index.js";
 import type { HttpRequest, Idempotency, SqlSession, TransactionAdapter } from "../../src/index.js";
 import { heldTransactions, listenForLoss } from "../../src/stores/held-session.js";
-import { poolTransactions } from "../../src/stores/pool-session.js";
+import { openPoolSession } from "../../src/stores/pool-session.js";
 import { migrate, postgresStore } from "../../src/stores/postgres.js";
 import { createDatabase } from "../support/databases.js";
 import type { Database } from "../support/databases.js";
@@ -40,10 +40,9 @@ function changed(
   change: (session: SqlSession<PoolClient>) => Partial<SqlSession<PoolClient>>,
   pool = database.pool,
 ): TransactionAdapter<PoolClient> {
-  const good = poolTransactions(pool, true);
   return {
     open: async (settings) => {
-      const session = await good.open(settings);
+      const { session } = await openPoolSession(pool, true, settings, []);
       return { ...session, ...change(session) };
     },
   };

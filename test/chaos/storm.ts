@@ -113,7 +113,7 @@ async function inflict(fault: Fault, node: Node, options: StormOptions, redis: R
     case "lose COMMIT":
       return void node.back.cutAt(/COMMIT\0/, { forward: false });
     case "lose the reply to a claim":
-      return void node.back.cutAt(/oncekey_claim\0/);
+      return void node.back.cutAt(/oncekey_(tx-)?claim\0/);
     case "lose the reply to complete":
       return void node.back.cutAt(/oncekey_complete\0/);
     case "lose complete":

@@ -139,7 +139,7 @@ describe("the connection is lost while Postgres is still committing", () => {
 test("the reply to the claim of a transaction route is lost: it runs once all the same", async () => {
   const key = newKey();
   const { proxy, shop } = await shopBehindProxy();
-  const cut = proxy.cutAt(statement("claim"));
+  const cut = proxy.cutAt(statement("tx-claim"));
   const made = await retry(shop.url, "/transaction", { key });
   await cut;
   expect([made.status, made.headers["idempotent-replayed"]]).toEqual([201, undefined]);

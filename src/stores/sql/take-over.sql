@@ -2,7 +2,7 @@
 -- Parameters: $1 scope  $2 key  $3 lock hash bigint  $4 claim id uuid  $5 guarantee  $6 fingerprint  $7 field hashes (json)
 --   $8 method  $9 path  $10 request id  $11 lease in ms float8  $12 observed token bigint
 --   $13 handler  $14 request (json)
--- Rows: one with the new token and attempt; none when the key is not as observed, is locked, or is not over.
+-- Rows: one with the new token and attempt, and the place of the row; none when the key is not as observed, is locked, or is not over.
 -- Locks: the key's transaction-level advisory lock (a transaction route's take-over stays invisible until its commit, so
 --   it must be felt the way a first claim is), then the row. Neither waits: a locked row belongs to a living process.
 -- Safe under concurrency: the token is in the WHERE, and every take-over draws a new one; of two takers one finds nothing.
@@ -44,4 +44,4 @@ SET state = 'running',
   completed_at = NULL, replay_until = NULL, dedupe_until = NULL, reap_at = NULL
 FROM target t
 WHERE k.scope = t.scope AND k.key = t.key
-RETURNING k.token, k.attempt, k.request
+RETURNING k.token, k.attempt, k.request, k.ctid::text AS place
