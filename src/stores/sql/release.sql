@@ -5,7 +5,8 @@
 --   row is lost.
 -- Locks: the rows, and their wait hashes, which never waits. Completed keys are never matched, so no cached response can outlive its row.
 -- A steps request that was taken over has recovery points of the attempts before, and without them its next attempt would do
--- all of it again: it stays, due at once. Its steps themselves never release it.
+-- all of it again: it stays, due at once. Its steps themselves never release it. Only those have a handler; asked for by their
+-- guarantee, the planner would walk the index of all unfinished ones rather than take the primary key.
 WITH input AS MATERIALIZED (
   SELECT i.*
   FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::bigint[])
@@ -15,7 +16,7 @@ WITH input AS MATERIALIZED (
   SET state = 'parked', lease_until = NULL, next_attempt_at = :schema.idempotency_now(), attempt = k.attempt - 1
   FROM input i
   WHERE k.scope = i.scope COLLATE "C" AND k.key = i.key COLLATE "C"
-    AND k.claim_id = i.claim_id AND k.token = i.token AND k.state = 'running' AND k.guarantee = 'steps' AND k.attempt > 1
+    AND k.claim_id = i.claim_id AND k.token = i.token AND k.state = 'running' AND k.handler IS NOT NULL AND k.attempt > 1
   RETURNING i.position, NOT pg_try_advisory_xact_lock(i.wait_hash) AS awaited
 ), deleted AS (
   DELETE FROM :schema.idempotency_keys k
