@@ -7,6 +7,7 @@ import type { Express, RequestHandler } from "express";
 import helmet from "helmet";
 import type { Pool } from "pg";
 import type { Logger } from "pino";
+import type { Registry } from "prom-client";
 import { createIdempotency } from "../index.js";
 import type { Cache, Store } from "../index.js";
 import { accountOf, authenticate, scopeOf } from "./auth.js";
@@ -40,6 +41,11 @@ export interface AppOptions {
   readonly workers?: boolean;
   /** True once the server stops; `/readyz` says so. */
   readonly isDraining?: () => boolean;
+  /**
+   * Given this process' metrics, answers what `/metrics` says: the sum over several processes, or undefined when one of them
+   * did not answer. Absent: its own.
+   */
+  readonly shareMetrics?: (registry: Registry) => () => Promise<string | undefined>;
 }
 
 export interface PaymentsApp {
@@ -54,6 +60,7 @@ export function createApp(options: AppOptions): PaymentsApp {
   const { leaseMs, stepTimeoutMs, workers } = options;
   const isDraining = options.isDraining ?? (() => false);
   const metrics = createMetrics(pool);
+  const scrape = options.shareMetrics?.(metrics.registry);
   const idempotent = createIdempotency({
     store,
     ...(cache === undefined ? {} : { cache }),
@@ -80,7 +87,7 @@ export function createApp(options: AppOptions): PaymentsApp {
     .route("/readyz")
     .get(ready({ pool: probes, redis, isDraining }))
     .all(refuseOtherMethods("GET"));
-  app.route("/metrics").get(metricsOf(metrics.registry)).all(refuseOtherMethods("GET"));
+  app.route("/metrics").get(metricsOf(metrics.registry, scrape)).all(refuseOtherMethods("GET"));
 
   app.use("/v1", neverCache, authenticate(accounts));
   app

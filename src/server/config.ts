@@ -2,6 +2,7 @@
  * The server's configuration from its environment. Owns: names, defaults, and the one validation that reports every
  * problem at once. Must never repeat the value of a variable that holds a credential.
  */
+import { availableParallelism } from "node:os";
 import { z } from "zod";
 
 export type Dialect = "ietf" | "stripe";
@@ -32,6 +33,8 @@ export interface ServerConfig {
   readonly leaseMs: number;
   /** Longest run of one step of a checkout, in ms. */
   readonly stepTimeoutMs: number;
+  /** How many processes share the port. */
+  readonly processes: number;
   /** Whether this process finishes abandoned checkouts and reaps. */
   readonly workers: boolean;
   /** The external payment provider of checkouts; undefined: the built-in one. */
@@ -83,6 +86,11 @@ const environment = z.object({
     .optional(),
   ONCEKEY_LEASE_MS: millisecondsFrom(100, 30_000),
   ONCEKEY_STEP_TIMEOUT_MS: millisecondsFrom(100, 10_000),
+  ONCEKEY_PROCESSES: z
+    .string()
+    .regex(/^(?:auto|[1-9]\d?)$/, "must be auto, or a number from 1 to 99")
+    .default("1")
+    .transform((text) => (text === "auto" ? availableParallelism() : Number(text))),
   ONCEKEY_WORKERS: z.enum(["on", "off"], "must be on or off").default("on"),
   ONCEKEY_POOLER: z.enum(["transaction"], "must be transaction, or unset").optional(),
   PROVIDER_URL: urlOf("http", "https").optional(),
@@ -128,6 +136,7 @@ export function readConfig(
     logLevel: read.LOG_LEVEL ?? (isTerminal ? "warn" : "info"),
     leaseMs: read.ONCEKEY_LEASE_MS,
     stepTimeoutMs: read.ONCEKEY_STEP_TIMEOUT_MS,
+    processes: read.ONCEKEY_PROCESSES,
     workers: read.ONCEKEY_WORKERS === "on",
     providerUrl: read.PROVIDER_URL,
     providerHonoursKeys: read.PROVIDER_HONOURS_KEYS === "true",

@@ -31,6 +31,8 @@ export type EmbeddedOptions = {
   /** Created where missing. Holds the cluster, its password (mode 0600) and its log. */
   dataDir: string;
   log?: (message: string) => void;
+  /** Default: PostgreSQL's own, 100. */
+  maxConnections?: number;
 };
 
 export type EmbeddedPostgres = {
@@ -64,7 +66,7 @@ export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<E
     const password = readOrMakePassword(dataDir);
     await endOrphan(cluster, log);
     if (!existsSync(cluster)) await initialise(binaries.initdb, home, cluster, password, account);
-    const { child, port } = await launch(binaries.postgres, home, cluster, account);
+    const { child, port } = await launch(binaries.postgres, home, cluster, account, options);
     const url = `postgres://${user}:${password}@127.0.0.1:${port}/postgres`;
     const stop = async (): Promise<void> => {
       await shutDown(child.pid as number, () => hasEnded(child));
@@ -148,6 +150,7 @@ async function launch(
   home: string,
   cluster: string,
   account: Account | undefined,
+  { maxConnections }: Pick<EmbeddedOptions, "maxConnections">,
 ): Promise<{ child: ChildProcess; port: number }> {
   const logFile = join(home, "postgres.log");
   const name = clusterName(cluster);
@@ -157,6 +160,7 @@ async function launch(
     const args = ["-D", cluster, "-p", String(port), "-c", "listen_addresses=127.0.0.1"];
     args.push("-c", "unix_socket_directories=", "-c", "timezone=UTC", "-c", "log_timezone=UTC");
     args.push("-c", `cluster_name=${name}`);
+    if (maxConnections !== undefined) args.push("-c", `max_connections=${maxConnections}`);
     const output = openSync(logFile, "a", 0o600);
     // Its own process group: Ctrl-C in a terminal reaches the server, which stops PostgreSQL when it has drained.
     const child = spawn(postgres, args, {

@@ -57,9 +57,14 @@ export function ready({ pool, redis, isDraining }: Readiness): RequestHandler {
   };
 }
 
-export function metricsOf(registry: Registry): RequestHandler {
+export function metricsOf(
+  registry: Registry,
+  scrape: () => Promise<string | undefined> = () => registry.metrics(),
+): RequestHandler {
   return async (_req, res) => {
-    const text = await registry.metrics();
+    const text = await scrape();
+    if (text === undefined)
+      throw new ApiError("not_ready", "A process of this server did not give its figures in time.");
     res.setHeader("Content-Type", registry.contentType);
     res.end(text);
   };

@@ -1,7 +1,7 @@
 /**
  * The HTTP listener. Owns: its time limits, binding, and closing so that every request that was accepted gets its answer.
  */
-import { createServer } from "node:http";
+import { createServer, Server as HttpServer } from "node:http";
 import type { RequestListener, Server, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 
@@ -35,20 +35,29 @@ export async function listen(
     running.add(res);
     res.once("close", () => running.delete(res));
   });
+  // A response that is held back until it is stored looks finished to Node, which would take its connection for an idle one:
+  // `close()` asks for this as well. As long as anything runs, idle connections may stay.
+  server.closeIdleConnections = () => {
+    if (running.size === 0) HttpServer.prototype.closeIdleConnections.call(server);
+  };
   server.headersTimeout = headersTimeoutMs;
   server.requestTimeout = requestTimeoutMs;
   server.keepAliveTimeout = keepAliveTimeoutMs;
   await bind(server, address);
   const { port } = server.address() as AddressInfo;
-  const { host } = address;
-  const isAnywhere = host === undefined || host === "0.0.0.0" || host === "::";
-  const name = isAnywhere ? "localhost" : host.includes(":") ? `[${host}]` : host;
   const close = async (): Promise<void> => {
     closing = true;
     for (const res of running) res.shouldKeepAlive = false;
     await closeServer(server);
   };
-  return { port, url: `http://${name}:${port}`, close };
+  return { port, url: localUrl(address.host, port), close };
+}
+
+/** For people: a name that works on this machine. */
+export function localUrl(host: string | undefined, port: number): string {
+  const isAnywhere = host === undefined || host === "0.0.0.0" || host === "::";
+  const name = isAnywhere ? "localhost" : host.includes(":") ? `[${host}]` : host;
+  return `http://${name}:${port}`;
 }
 
 function bind(

@@ -3,9 +3,11 @@
  * Standard output is for people and says where the server listens; the log goes to standard error.
  */
 import { join } from "node:path";
+import type { Pool } from "pg";
 import type { DestinationStream } from "pino";
 import { migrate, postgresStore } from "../stores/postgres.js";
 import { createApp } from "./app.js";
+import type { AppOptions } from "./app.js";
 import { checkoutTables } from "./checkout-ledger.js";
 import { readConfig } from "./config.js";
 import type { ServerConfig } from "./config.js";
@@ -21,6 +23,8 @@ import { openRedis } from "./redis.js";
 export interface RunningServer {
   readonly port: number;
   readonly url: string;
+  /** Resolves, with the reason, when it cannot go on serving. */
+  readonly failed?: Promise<Error>;
   /** Stops accepting, lets what runs finish and be stored, then closes everything. */
   close(): Promise<void>;
 }
@@ -32,6 +36,8 @@ export interface StartOptions {
   readonly logStream?: DestinationStream;
   /** Aborted when nobody wants the server any more, so that the start need not wait for Postgres. */
   readonly stop?: AbortSignal;
+  /** This is one of several processes: the tables are there, and the primary says where they listen. */
+  readonly worker?: Pick<AppOptions, "shareMetrics">;
 }
 
 /** Longer than any request may take; a supervisor's own patience should be longer still. */
@@ -72,8 +78,7 @@ async function open(
   const logger = createLogger(config.logLevel, options.logStream);
   const postgres = await openPostgres({ ...config, ...options });
   closers.push(() => postgres.close());
-  await migrate({ pool: postgres.pool });
-  await migrateLedger(postgres.pool, checkoutTables);
+  if (options.worker === undefined) await prepareTables(postgres.pool);
 
   const redis = config.redisUrl === undefined ? undefined : await openRedis(config.redisUrl, say);
   if (redis !== undefined) closers.push(() => redis.close());
@@ -101,14 +106,17 @@ async function open(
       offersLookup: config.providerLookup,
     },
     isDraining: () => isDraining,
+    ...options.worker,
   });
   closers.push(() => api.close());
   const listener = await listen(api.app, config);
   closers.push(() => listener.close());
 
   logger.info({ port: listener.port }, "listening");
-  say(`oncekey is listening on ${listener.url}`);
-  say(`Postgres: ${postgres.description}. Redis: ${redis === undefined ? "none" : "yes"}.`);
+  if (options.worker === undefined) {
+    say(`oncekey is listening on ${listener.url}`);
+    say(`Postgres: ${postgres.description}. Redis: ${redis === undefined ? "none" : "yes"}.`);
+  }
   return {
     port: listener.port,
     url: listener.url,
@@ -120,8 +128,14 @@ async function open(
   };
 }
 
+/** Makes or updates all tables. */
+export async function prepareTables(pool: Pool): Promise<void> {
+  await migrate({ pool });
+  await migrateLedger(pool, checkoutTables);
+}
+
 /** The built-in payment provider, which keeps its books beside the embedded Postgres. */
-async function openProvider(
+export async function openProvider(
   config: ServerConfig,
   closers: (() => Promise<void>)[],
 ): Promise<string> {
@@ -143,16 +157,21 @@ export async function serve(
   const say = (line: string): void => void process.stdout.write(`${line}\n`);
   const config = readConfig(env, process.stderr.isTTY);
   const stop = listenForSignals(say);
-  const running = await startServer(config, { say, stop: stop.signal });
+  const options = { say, stop: stop.signal };
+  const running = await start(config, options);
   say(tryItOut(running.url, config));
-  await stop.requested;
+  const failure = await Promise.race([stop.requested, running.failed ?? stop.requested]);
   const timer = setTimeout(() => {
     say(`Not finished after ${shutdownTimeoutMs / 1_000} s.`);
     process.exit(1);
   }, shutdownTimeoutMs);
   try {
     await running.close();
-    return 0;
+    if (failure !== undefined) process.stderr.write(`${failure.message}\n`);
+    const code = failure === undefined ? 0 : 1;
+    // Node never lets go of a connection that it was just handing to a worker that died; it must not keep this process.
+    if (config.processes > 1) process.exit(code);
+    return code;
   } catch (error) {
     createLogger(config.logLevel).error({ err: error }, "shutdown failed");
     return 1;
@@ -161,21 +180,27 @@ export async function serve(
   }
 }
 
+async function start(config: ServerConfig, options: StartOptions): Promise<RunningServer> {
+  if (config.processes === 1) return startServer(config, options);
+  const { startCluster } = await import("./cluster.js");
+  return startCluster(config, options);
+}
+
 /** Listened for from the first moment: a signal during the start must not leave an embedded Postgres behind. */
 function listenForSignals(say: (line: string) => void): {
-  readonly requested: Promise<void>;
+  readonly requested: Promise<undefined>;
   readonly signal: AbortSignal;
 } {
   const controller = new AbortController();
   let firstAt: number | undefined;
-  const requested = new Promise<void>((resolve) => {
+  const requested = new Promise<undefined>((resolve) => {
     const handle = (signal: NodeJS.Signals): void => {
       const now = performance.now();
       if (firstAt === undefined) {
         firstAt = now;
         say(`${signal}: finishing what runs.`);
         controller.abort();
-        resolve();
+        resolve(undefined);
       } else if (now - firstAt >= sameSignalMs) {
         say(`${signal} again: exiting at once.`);
         process.exit(1);

@@ -11,6 +11,10 @@ export interface ServerPostgres {
   readonly pool: pg.Pool;
   /** For readiness, which must not wait behind handlers. */
   readonly probes: pg.Pool;
+  /** Holds the password. */
+  readonly url: string;
+  /** What Postgres allows to others than superusers. */
+  readonly maxConnections: number;
   /** Where the data is, for people. */
   readonly description: string;
   /** Ends the pools, then the embedded Postgres if there is one. */
@@ -20,6 +24,8 @@ export interface ServerPostgres {
 export interface PostgresOptions {
   readonly databaseUrl: string | undefined;
   readonly dataDir: string;
+  /** How many processes like this one there are; default 1. */
+  readonly processes?: number;
   /** Told to people while they wait. */
   readonly say: (line: string) => void;
   /** Aborted when the wait is in vain. */
@@ -30,6 +36,23 @@ export interface PostgresOptions {
 
 /** Transaction routes hold one each while they run; further requests queue. */
 const poolSize = 20;
+/** Of several processes, what all their pools have together, but a few each: Postgres allows 100 where nobody raised it. */
+const poolSizeOfAll = 40;
+const leastPoolSize = 5;
+/** Beside the pool: the store's nine, three of the outbox, and the probe. */
+const besidePool = 13;
+/** Of the primary process, of operators, and reserved. */
+const spareConnections = 10;
+
+function poolSizeFor(processes: number): number {
+  return Math.min(poolSize, Math.max(leastPoolSize, Math.floor(poolSizeOfAll / processes)));
+}
+
+/** Most connections that so many processes open together. */
+export function connectionsOf(processes: number): number {
+  return processes * (poolSizeFor(processes) + besidePool);
+}
+
 /** A container with a large log to recover takes a while; longer than this, somebody should look. */
 const defaultWaitMs = 60_000;
 const retryMs = 250;
@@ -44,9 +67,12 @@ const passing =
 
 /** Opens Postgres and answers when it can be worked with. */
 export async function openPostgres(options: PostgresOptions): Promise<ServerPostgres> {
-  const { databaseUrl, dataDir, say } = options;
+  const { databaseUrl, dataDir, say, processes = 1 } = options;
+  const maxConnections = Math.max(100, connectionsOf(processes) + spareConnections);
   const embedded =
-    databaseUrl === undefined ? await startEmbeddedPostgres({ dataDir, log: say }) : undefined;
+    databaseUrl === undefined
+      ? await startEmbeddedPostgres({ dataDir, log: say, maxConnections })
+      : undefined;
   const connectionString = databaseUrl ?? (embedded as { url: string }).url;
   const open = (max: number): pg.Pool => {
     const pool = new pg.Pool({
@@ -60,30 +86,34 @@ export async function openPostgres(options: PostgresOptions): Promise<ServerPost
     pool.on("error", () => undefined);
     return pool;
   };
-  const pool = open(poolSize);
+  const pool = open(poolSizeFor(processes));
   const probes = open(1);
   const close = async (): Promise<void> => {
     await Promise.all([pool.end(), probes.end()]);
     await embedded?.stop();
   };
   try {
-    await untilReady(probes, addressOf(connectionString), options);
+    const allowed = await untilReady(probes, addressOf(connectionString), options);
+    const description =
+      embedded === undefined ? addressOf(connectionString) : `embedded, ${dataDir}`;
+    return { pool, probes, url: connectionString, maxConnections: allowed, description, close };
   } catch (error) {
     await close();
     throw error;
   }
-  const description = embedded === undefined ? addressOf(connectionString) : `embedded, ${dataDir}`;
-  return { pool, probes, description, close };
 }
 
-async function untilReady(pool: pg.Pool, address: string, options: PostgresOptions): Promise<void> {
+async function untilReady(
+  pool: pg.Pool,
+  address: string,
+  options: PostgresOptions,
+): Promise<number> {
   const waitMs = options.waitMs ?? defaultWaitMs;
   const started = performance.now();
   let saidAt = -sayEveryMs;
   for (;;) {
     try {
-      await checkVersion(pool);
-      return;
+      return await checkVersion(pool);
     } catch (error) {
       const waited = performance.now() - started;
       if (!isPassing(error)) throw refusal(address, error);
@@ -108,12 +138,17 @@ async function untilReady(pool: pg.Pool, address: string, options: PostgresOptio
   }
 }
 
-async function checkVersion(pool: pg.Pool): Promise<void> {
-  const result = await pool.query<{ version: string }>("SHOW server_version_num");
-  const version = Number(result.rows[0]?.version);
+/** Answers how many connections it allows. */
+async function checkVersion(pool: pg.Pool): Promise<number> {
+  const result = await pool.query<{ version: number; allowed: number }>(
+    `SELECT current_setting('server_version_num')::int AS version,
+      current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS allowed`,
+  );
+  const { version = 0, allowed = 0 } = result.rows[0] ?? {};
   if (version < oldestVersion) {
     throw new Error(`version ${Math.floor(version / 10_000)} is older than 14`);
   }
+  return allowed;
 }
 
 function refusal(address: string, error: unknown): Error {
