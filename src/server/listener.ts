@@ -1,7 +1,7 @@
 /**
  * The HTTP listener. Owns: its time limits, binding, and closing so that every request that was accepted gets its answer.
  */
-import { createServer, Server as HttpServer } from "node:http";
+import { createServer } from "node:http";
 import type { RequestListener, Server, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 
@@ -35,11 +35,6 @@ export async function listen(
     running.add(res);
     res.once("close", () => running.delete(res));
   });
-  // A response that is held back until it is stored looks finished to Node, which would take its connection for an idle one:
-  // `close()` asks for this as well. As long as anything runs, idle connections may stay.
-  server.closeIdleConnections = () => {
-    if (running.size === 0) HttpServer.prototype.closeIdleConnections.call(server);
-  };
   server.headersTimeout = headersTimeoutMs;
   server.requestTimeout = requestTimeoutMs;
   server.keepAliveTimeout = keepAliveTimeoutMs;

@@ -84,7 +84,7 @@ export async function runProgram(res: ServerResponse, calls: readonly Call[]): P
     if (hasEnded) break;
     try {
       await perform(res, one);
-      seen.push(`${one.do}: ${res.headersSent} ${res.writableEnded} ${res.finished}`);
+      seen.push(`${one.do}: ${res.headersSent} ${res.writableEnded}`);
     } catch (error) {
       seen.push(`${one.do}: ${(error as { code?: string }).code}`);
     }
