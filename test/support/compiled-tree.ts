@@ -48,12 +48,12 @@ function removeOld(): void {
 }
 
 /**
- * Answers a folder laid out as the package is: `dist/esm/**` from src, `test/**` from test, `src` a link to
+ * Answers a folder laid out as the package is: `dist/esm/**` from src, `test/**` and `bench/**` as they are, `src` a link to
  * `dist/esm`. Type errors do not matter here; `npm run typecheck` finds them.
  */
 export function compiledTree(): string {
   if (compiled !== undefined) return compiled;
-  const files = [...typescriptFiles("src"), ...typescriptFiles("test")];
+  const files = ["src", "test", "bench"].flatMap(typescriptFiles);
   const contents = new Map(
     [...files, ...copied.filter((file) => existsSync(file))].map((file) => [
       file,

@@ -1,0 +1,119 @@
+/**
+ * The processes of a benchmark: contenders and the load generator, each in a Node of its own, and what CPU each server has used.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { createInterface } from "node:readline";
+
+import { compiledTree } from "../../test/support/compiled-tree.js";
+import { spawnChild, endChild } from "../../test/support/processes.js";
+import type { LoadOrder, LoadResult } from "./load.js";
+
+/** A child that answers each line on its standard input with one line. */
+export interface Talker {
+  readonly pid: number;
+  ask(line: string): Promise<string>;
+  /** The first line that it says by itself. */
+  readonly first: Promise<string>;
+  end(): Promise<void>;
+}
+
+/** Starts a program of `bench/` as what `npm run build` makes of it would run. */
+export function startTalker(
+  file: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+  flags: readonly string[] = [],
+): Talker {
+  const script = join(compiledTree(), file.replace(/\.ts$/, ".js"));
+  const child = spawnChild(process.execPath, [...flags, script, ...args], {
+    cwd: resolve("."),
+    env: { ...process.env, NODE_ENV: "production", ...env },
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  const { stdin, stdout } = child;
+  if (stdin === null || stdout === null) throw new Error("a child without pipes");
+  const waiting: { resolve: (line: string) => void; reject: (error: Error) => void }[] = [];
+  const next = (): Promise<string> =>
+    new Promise((done, reject) => void waiting.push({ resolve: done, reject }));
+  createInterface({ input: stdout }).on("line", (line) => waiting.shift()?.resolve(line));
+  child.once("exit", (code) => {
+    for (const { reject } of waiting.splice(0)) reject(new Error(`${file} ended (${code})`));
+  });
+  return {
+    pid: child.pid,
+    first: next(),
+    ask: (line) => {
+      const answer = next();
+      stdin.write(`${line}\n`);
+      return answer;
+    },
+    end: () => endChild(child, "SIGTERM", 5_000),
+  };
+}
+
+export interface ContenderProcess {
+  readonly name: string;
+  readonly port: number;
+  usage(): Promise<{ readonly cpu: number; readonly rss: number }>;
+  end(): Promise<void>;
+}
+
+export async function startContender(
+  name: string,
+  env: Readonly<Record<string, string>>,
+  flags: readonly string[] = [],
+): Promise<ContenderProcess> {
+  const talker = startTalker("bench/http/server-main.ts", [name], env, flags);
+  const port = Number(/^listening (\d+)$/.exec(await talker.first)?.[1]);
+  return {
+    name,
+    port,
+    usage: async () => JSON.parse((await talker.ask("usage")).replace(/^usage /, "")),
+    end: () => talker.end(),
+  };
+}
+
+export interface LoadProcess {
+  run(order: LoadOrder): Promise<LoadResult>;
+  /** Sends keys 1 to `count` of the order's prefix, so that they can be replayed. */
+  store(order: LoadOrder, count: number): Promise<void>;
+  end(): Promise<void>;
+}
+
+export async function startLoad(): Promise<LoadProcess> {
+  const talker = startTalker("bench/http/load-main.ts", [], {});
+  await talker.first;
+  return {
+    run: async (order) => JSON.parse(await talker.ask(JSON.stringify(order))) as LoadResult,
+    store: async (order, count) =>
+      void (await talker.ask(JSON.stringify({ ...order, store: count }))),
+    end: () => talker.end(),
+  };
+}
+
+const ticksPerSecond = 100;
+
+/** CPU seconds of a process and all its children, past ones included; Linux only, else NaN. */
+export function cpuOf(pid: number): number {
+  if (process.platform !== "linux") return Number.NaN;
+  let ticks = 0;
+  for (const name of readdirSync("/proc").filter((entry) => /^\d+$/.test(entry))) {
+    const fields = statOf(name);
+    if (fields === undefined) continue;
+    const isIt = Number(name) === pid;
+    if (isIt || Number(fields[1]) === pid) ticks += Number(fields[11]) + Number(fields[12]);
+    if (isIt) ticks += Number(fields[13]) + Number(fields[14]);
+  }
+  return ticks / ticksPerSecond;
+}
+
+/** The fields after the name, from the state on. */
+function statOf(pid: string): string[] | undefined {
+  try {
+    const line = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return line.slice(line.lastIndexOf(")") + 2).split(" ");
+  } catch {
+    return undefined;
+  }
+}
