@@ -8,7 +8,7 @@ import type { Registry } from "prom-client";
 import { readFromPrimary } from "./cluster-messages.js";
 import type { FromWorker } from "./cluster-messages.js";
 import { readConfig } from "./config.js";
-import { startServer } from "./main.js";
+import { startServer } from "./start.js";
 
 /** Settled by the primary's answers. */
 const scrapes = new Map<number, (text: string | undefined) => void>();

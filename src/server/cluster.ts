@@ -6,8 +6,8 @@
 import { fileURLToPath } from "node:url";
 import type { ServerConfig } from "./config.js";
 import { localUrl } from "./listener.js";
-import { openProvider, prepareTables } from "./main.js";
-import type { RunningServer, StartOptions } from "./main.js";
+import { openProvider, prepareTables } from "./start.js";
+import type { RunningServer, StartOptions } from "./start.js";
 import { createLogger } from "./observation.js";
 import { connectionsOf, openPostgres } from "./postgres.js";
 import { superviseWorkers } from "./supervisor.js";

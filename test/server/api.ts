@@ -6,7 +6,7 @@ import { Writable } from "node:stream";
 import type pg from "pg";
 
 import { readConfig } from "../../src/server/config.js";
-import { type RunningServer, startServer } from "../../src/server/main.js";
+import { type RunningServer, startServer } from "../../src/server/start.js";
 import { createDatabase, type Database } from "../support/databases.js";
 import { temporaryDirectory } from "../support/processes.js";
 import { redisUrl } from "../support/servers.js";

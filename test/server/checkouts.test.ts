@@ -1,6 +1,6 @@
 /** Checkouts: reserve, charge at the provider, mark paid, send a receipt; each once. */
 import { type Provider, startProvider } from "../../src/server/provider.js";
-import { startServer } from "../../src/server/main.js";
+import { startServer } from "../../src/server/start.js";
 import { readConfig } from "../../src/server/config.js";
 import { createIdempotency } from "../../src/index.js";
 import { postgresStore } from "../../src/stores/postgres.js";
