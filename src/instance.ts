@@ -7,13 +7,14 @@ import { systemClock } from "./core/clock.js";
 import { Engine } from "./core/engine.js";
 import { IdempotencyError } from "./core/errors.js";
 import { resolveOptions, resolveSteps } from "./core/options.js";
-import type { IdempotencyOptions, RouteOptions } from "./core/options.js";
+import type { IdempotencyOptions, ResolvedOptions, RouteOptions } from "./core/options.js";
 import { isCacheable } from "./core/ports.js";
 import type { Store } from "./core/ports.js";
 import type { StepsRoute } from "./core/steps-run.js";
 import type { AdapterContext, InstanceVerbs } from "./http/context.js";
 import type { HttpStepsRoute } from "./http/steps.js";
 import { createStepsRoute } from "./steps/route.js";
+import { createNearCache } from "./stores/near-cache.js";
 import { tiered } from "./stores/tiered.js";
 import { startBackground } from "./workers/background.js";
 
@@ -33,7 +34,7 @@ const defaultGraceMs = 30_000;
 export function createInstance<Request>(given: IdempotencyOptions<Request>): Instance<Request> {
   const options = resolveOptions(given);
   const clock = systemClock;
-  const store = withCache(options.store, options.cache);
+  const store = withTiers(options);
   const engine = new Engine({ ...options, store, clock });
   const stepsRoutes = new Map<string, StepsRoute>();
   const background = options.workers
@@ -81,10 +82,14 @@ export function demand(condition: boolean, detail: string): asserts condition {
   if (!condition) throw new IdempotencyError("options_invalid", { detail });
 }
 
-function withCache(store: Store, cache: IdempotencyOptions<never>["cache"]): Store {
-  if (cache === undefined) return store;
-  if (isCacheable(store)) return tiered(store, cache, systemClock);
-  throw new IdempotencyError("options_invalid", {
-    detail: "cache: this store cannot have a cache in front of it.",
-  });
+/** Puts what makes replays cheap in front of the store. A store in memory needs none. */
+function withTiers(options: Pick<ResolvedOptions<never>, "store" | "cache" | "nearCache">): Store {
+  const { store, cache, nearCache } = options;
+  const clock = systemClock;
+  if (isCacheable(store)) {
+    const near = nearCache && createNearCache({ ...nearCache, clock });
+    return tiered(store, { cache, near, clock });
+  }
+  demand(cache === undefined, "cache: this store cannot have a cache in front of it.");
+  return store;
 }

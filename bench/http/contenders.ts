@@ -99,7 +99,7 @@ export const contenders: Readonly<Record<string, Contender>> = {
     mount: async (app, places) => {
       const store = postgresStore({ pool: await open(places) });
       const cache = redisCache({ client: new Redis(places.redisUrl) });
-      const idempotent = createIdempotency({ store, cache, scope });
+      const idempotent = createIdempotency({ store, cache, nearCache: false, scope });
       app.post("/charges", idempotent(), answer);
     },
   },
@@ -109,7 +109,7 @@ export const contenders: Readonly<Record<string, Contender>> = {
     lacks: "",
     mount: async (app, places) => {
       const store = postgresStore({ pool: await open(places) });
-      const idempotent = createIdempotency({ store, scope });
+      const idempotent = createIdempotency({ store, nearCache: false, scope });
       app.post("/charges", idempotent(), answer);
     },
   },

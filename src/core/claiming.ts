@@ -5,6 +5,7 @@
 import { decide, differingFields } from "./decide.js";
 import { IdempotencyError, isIdempotencyError } from "./errors.js";
 import type { RefusalCode } from "./errors.js";
+import { nameOf } from "./key.js";
 import type { ClaimAnswer } from "./ports.js";
 import { reconcile } from "./reconcile.js";
 import type { Claim, ClaimRequest, KeyRecord, KeyRef } from "./record.js";
@@ -30,6 +31,12 @@ export interface Claimer<Extra> {
   readonly giveBack: (claimed: Claimed<Extra>) => Promise<unknown>;
 }
 
+interface Look {
+  readonly route: object;
+  readonly fingerprint: string;
+  readonly looked: Promise<"claimed" | Outcome>;
+}
+
 /** A key that changes hands more often than this during one request is busy enough to answer `in_progress`. */
 const maxRounds = 8;
 /** Seconds of Retry-After. Most handlers end within one. */
@@ -39,6 +46,8 @@ export class Claiming {
   readonly #options: EngineOptions;
   readonly #register: RunRegister;
   readonly #rooms: WaitingRooms;
+  /** Looks under way of requests that do not wait, by the name of their key. */
+  readonly #looks = new Map<string, Look>();
   #isClosing = false;
 
   constructor(options: EngineOptions, register: RunRegister) {
@@ -77,8 +86,7 @@ export class Claiming {
     claimer: Claimer<Extra>,
   ): Promise<Claimed<Extra> | Outcome> {
     const look = () => this.#lookPatiently(request, claimRequest, claimer);
-    const mayWait = request.waitMs > 0 && !request.signal.aborted && this.#rooms.hasRoom();
-    if (!mayWait) return this.#announced(await look());
+    if (!this.#mayWait(request)) return this.#announced(await this.#lookOnce(request, look));
     let claimed: Claimed<Extra> | undefined;
     const looked = await this.#rooms.wait({
       ...request,
@@ -92,6 +100,62 @@ export class Claiming {
     });
     if (looked !== "claimed") return this.#announced(looked);
     return claimed ?? this.#announced(refuse("in_progress"));
+  }
+
+  /**
+   * What this process knows without asking anybody: a completed record that it remembers, or that it runs the key itself.
+   * Undefined: claim.
+   */
+  known(request: KeyedRequest): Outcome | undefined {
+    const seen = this.#options.store.peek?.(request);
+    if (seen !== undefined) {
+      const { record, nowMs } = seen;
+      const comparison = request.fingerprint.compare(record.fingerprint);
+      // A completed record is replayed or refused by whatever route asks; who must claim asks the store.
+      const decision = decide(
+        record,
+        { claimId: "", guarantee: "at_most_once", comparison },
+        nowMs,
+      );
+      if (decision.kind === "replay" && record.response !== undefined)
+        return { kind: "replay", record, response: record.response };
+      if (decision.kind === "refuse" && decision.code === "key_reused")
+        return this.#announce(refuse(decision.code, differences(record, request)));
+    }
+    const running = this.#register.running(request);
+    if (running === undefined || this.#mayWait(request)) return undefined;
+    return this.#announce(decideLocally(running, request));
+  }
+
+  #mayWait(request: KeyedRequest): boolean {
+    return request.waitMs > 0 && !request.signal.aborted && this.#rooms.hasRoom();
+  }
+
+  /** Equal requests that come while one of them looks are answered by its look; a claim is its alone. */
+  async #lookOnce<Extra>(
+    request: KeyedRequest,
+    look: () => Promise<Claimed<Extra> | Outcome>,
+  ): Promise<Claimed<Extra> | Outcome> {
+    const name = nameOf(request);
+    const { route } = request;
+    const fingerprint = request.fingerprint.text;
+    const other = this.#looks.get(name);
+    if (other?.route === route && other.fingerprint === fingerprint) {
+      const looked = await other.looked;
+      return looked === "claimed" ? refuse("in_progress") : looked;
+    }
+    const looking = look();
+    const mine = {
+      route,
+      fingerprint,
+      looked: looking.then((result) => (result.kind === "claimed" ? "claimed" : result)),
+    } as const;
+    if (other === undefined) this.#looks.set(name, mine);
+    try {
+      return await looking;
+    } finally {
+      if (this.#looks.get(name) === mine) this.#looks.delete(name);
+    }
   }
 
   /** Repeats a look whose reply was lost: a claim is found again by its claim id. */
@@ -185,10 +249,13 @@ export class Claiming {
   }
 
   #announced<Extra>(result: Claimed<Extra> | Outcome): Claimed<Extra> | Outcome {
-    if (result.kind === "refuse" && isRefusalCode(result.error.code)) {
-      this.#options.onEvent({ type: "refused", code: result.error.code });
-    }
-    return result;
+    return result.kind === "claimed" ? result : this.#announce(result);
+  }
+
+  #announce(outcome: Outcome): Outcome {
+    if (outcome.kind === "refuse" && isRefusalCode(outcome.error.code))
+      this.#options.onEvent({ type: "refused", code: outcome.error.code });
+    return outcome;
   }
 }
 

@@ -16,6 +16,8 @@ export interface Clock {
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
   /** As `sleep`, and does not keep the process alive: nobody waits. */
   idle(ms: number, signal?: AbortSignal): Promise<void>;
+  /** Calls `work` after the time unless the returned function is called first; keeps the process alive. */
+  after(ms: number, work: () => void): () => void;
   /** Calls `work` every so often until the returned function is called; does not keep the process alive. */
   every(ms: number, work: () => void): () => void;
 }
@@ -26,6 +28,10 @@ export const systemClock: Clock = {
   random: () => Math.random(),
   sleep: (ms, signal) => pause(ms, signal, true),
   idle: (ms, signal) => pause(ms, signal, false),
+  after: (ms, work) => {
+    const timer = setTimeout(work, ms);
+    return () => clearTimeout(timer);
+  },
   every: (ms, work) => {
     const timer = setInterval(work, ms);
     timer.unref();

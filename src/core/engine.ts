@@ -39,6 +39,8 @@ export class Engine {
 
   /** Claims the key of a plain route, or says why its handler must not run. Never rejects. */
   async begin(request: KeyedRequest): Promise<Begun<PlainRun>> {
+    const known = this.#claiming.known(request);
+    if (known !== undefined) return known;
     const guarantee = request.route.afterCrash === "rerun" ? "rerun" : "at_most_once";
     const claimRequest = this.#claimRequest(request, guarantee);
     const startedMs = this.#options.clock.monotonicMs();
@@ -59,6 +61,8 @@ export class Engine {
     route: StepsRoute,
     body: string,
   ): Promise<Begun<StepsRun>> {
+    const known = this.#claiming.known(request);
+    if (known !== undefined) return known;
     const steps = { handler: route.handler, request: body };
     const claimRequest = { ...this.#claimRequest(request, "steps"), steps };
     const startedMs = this.#options.clock.monotonicMs();
@@ -98,6 +102,8 @@ export class Engine {
     using: TransactionAdapter<unknown> | undefined,
     triesBefore: number,
   ): Promise<Begun<TransactionRun>> {
+    const known = this.#claiming.known(request);
+    if (known !== undefined) return known;
     const claimRequest = this.#claimRequest(request, "transaction");
     const startedMs = this.#options.clock.monotonicMs();
     const claimer = transactionClaimer(this.#store, settingsFor(request.route, using));

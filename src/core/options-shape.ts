@@ -101,6 +101,19 @@ export const instanceShape = z.strictObject({
     ["look", "keep", "unmark"],
     "redisCache({ client })",
   ).optional(),
+  nearCache: z
+    .union([
+      z.literal(false),
+      z.strictObject({
+        maxBytes: z
+          .number()
+          .int()
+          .min(64 * 1024)
+          .optional(),
+        maxAgeMs: timerMs.optional(),
+      }),
+    ])
+    .optional(),
   scope: z.custom((value) => value === "global" || typeof value === "function", {
     error: 'is required: a function of the request that names the tenant, or "global"',
   }),

@@ -132,6 +132,12 @@ export interface IdempotencyOptions<Request> extends RouteOptions<Request> {
   /** A faster place in front of the store: `redisCache({ client })`. Losing it costs speed and never correctness. */
   readonly cache?: Cache;
   /**
+   * Completed responses that this process remembers, so that a replay needs no round trip: at most `maxBytes` of memory
+   * (default 32 MiB), each for at most `maxAgeMs` (default 30 s), which is also how long a response that was erased by another
+   * process can still be replayed here. False for none.
+   */
+  readonly nearCache?: false | { readonly maxBytes?: number; readonly maxAgeMs?: number };
+  /**
    * Whose key it is: tenant and environment, from the authenticated request, never the route. Required; a string of 1 to 255
    * characters. `"global"` for an API with one tenant.
    */
@@ -186,6 +192,7 @@ export type ResolvedRoute = {
 export interface ResolvedOptions<Request> {
   readonly store: Store;
   readonly cache: Cache | undefined;
+  readonly nearCache: { readonly maxBytes: number; readonly maxAgeMs: number } | undefined;
   readonly scope: (request: Request) => string | Promise<string>;
   readonly secrets: readonly Secret[];
   readonly dialect: "ietf" | "stripe";
@@ -205,6 +212,8 @@ export interface ResolvedOptions<Request> {
 const second = 1_000;
 const minute = 60 * second;
 const day = 24 * 60 * minute;
+
+const nearCacheDefaults = { maxBytes: 32 * 1024 * 1024, maxAgeMs: 30 * second };
 
 const routeDefaults: ResolvedRoute = {
   required: false,
@@ -251,6 +260,7 @@ export function resolveOptions<Request>(
   return {
     store: given.store,
     cache: given.cache,
+    nearCache: given.nearCache === false ? undefined : { ...nearCacheDefaults, ...given.nearCache },
     scope: scope === "global" ? () => "global" : scope,
     secrets: toSecrets(given.secret),
     dialect: given.dialect ?? "ietf",

@@ -48,6 +48,8 @@ export interface Store {
   release(claim: Claim): Promise<"ok" | "lost">;
   /** Extends the leases of running claims; answers the claim ids that are not running claims any more. */
   heartbeat(claims: readonly Claim[], leaseMs: number): Promise<readonly string[]>;
+  /** A completed record that is remembered in this process; undefined: ask. Absent where nothing is remembered. */
+  peek?(ref: KeyRef): Observation | undefined;
   /** Reads a key, or undefined. */
   find(ref: KeyRef): Promise<Observation | undefined>;
   /**

@@ -44,26 +44,29 @@ export function pauseAfter(tries: number, random: number): number {
   return firstPauseMs + random * Math.min(longestPauseMs, firstPauseMs * 2 ** Math.min(tries, 20));
 }
 
-async function settleWithin<Answer>(
+function settleWithin<Answer>(
   clock: Clock,
   ms: number,
   work: () => Promise<Answer>,
   onLate: (answer: Answer) => void,
 ): Promise<Attempted<Answer>> {
-  const ended = new AbortController();
-  let isLate = false;
-  const call = work().then(
-    (answer): Attempted<Answer> => {
-      if (isLate) onLate(answer);
-      return { kind: "answered", answer };
-    },
-    (error: unknown): Attempted<Answer> => ({ kind: "gave_up", error }),
-  );
-  const late = clock.sleep(Math.max(0, ms), ended.signal).then((): Attempted<Answer> => {
-    isLate = true;
-    return { kind: "gave_up", error: new Error("the store gave no answer in time") };
+  return new Promise((resolve) => {
+    let isLate = false;
+    const stop = clock.after(Math.max(0, ms), () => {
+      isLate = true;
+      resolve({ kind: "gave_up", error: new Error("the store gave no answer in time") });
+    });
+    const call = async (): Promise<void> => {
+      try {
+        const answer = await work();
+        if (isLate) onLate(answer);
+        else resolve({ kind: "answered", answer });
+      } catch (error) {
+        resolve({ kind: "gave_up", error });
+      } finally {
+        stop();
+      }
+    };
+    void call();
   });
-  const first = await Promise.race([call, late]);
-  ended.abort();
-  return first;
 }

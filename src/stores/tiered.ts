@@ -14,6 +14,7 @@ import type {
   Watch,
 } from "../core/ports.js";
 import type { Operations } from "../core/operations-port.js";
+import type { NearCache } from "./near-cache.js";
 import type {
   Claim,
   ClaimRequest,
@@ -60,12 +61,20 @@ interface ClaimedAnswer {
   readonly claim: Claim;
 }
 
-/**
- * Puts a cache in front of a store: a replay then costs one round trip to the cache, and an equal request that runs
- * elsewhere is seen there. Every answer is one that the store alone would have given a moment earlier.
- */
-export function tiered(store: CacheableStore, cache: Cache, clock: Clock): Store {
-  const tier = createTier(store, cache, clock);
+/** What may stand in front of a store. */
+interface Tiers {
+  /** Shared by processes: a replay costs one round trip to it, and an equal request that runs elsewhere is seen there. */
+  readonly cache: Cache | undefined;
+  /** This process' own: a replay costs none. */
+  readonly near: NearCache | undefined;
+}
+
+/** Puts tiers in front of a store. Every answer is one that the store alone would have given a moment earlier. */
+export function tiered(
+  store: CacheableStore,
+  { cache, near, clock }: Tiers & { readonly clock: Clock },
+): Store {
+  const tier = createTier(store, { cache, near }, clock);
   const held = new Map<string, HeldClaim>();
   const hold = (record: HeldRecord): void => {
     held.set(record.claimId, { record });
@@ -131,19 +140,20 @@ export function tiered(store: CacheableStore, cache: Cache, clock: Clock): Store
       for (const claim of claims) if (lost.has(claim.claimId)) drop(claim);
       return [...lost];
     },
+    peek: (ref) => tier.peek(ref),
     markNotStored: (claim) => store.markNotStored(claim),
     find: async (ref) => tier.observe(await store.find(ref)),
     reap: (limit, who) => store.reap(limit, who),
     check: () => store.check(),
     // The cache tells when it knows itself what has ended; a hint of the store may come before it does.
-    watch: (ref, onHint) => cache.watch?.(ref, onHint) ?? store.watch?.(ref, onHint) ?? unwatched,
+    watch: (ref, onHint) => cache?.watch?.(ref, onHint) ?? store.watch?.(ref, onHint) ?? unwatched,
     close: async () => {
-      await Promise.all([store.close(), cache.close()]);
+      await Promise.all([store.close(), cache?.close()]);
     },
     ...(store.steps === undefined ? {} : { steps: store.steps }),
     ...(store.operations === undefined
       ? {}
-      : { operations: tierOperations(store.operations, cache) }),
+      : { operations: tierOperations(store.operations, { cache, near }) }),
     ...(store.transactions === undefined
       ? {}
       : { transactions: tierTransactions(store.transactions, tier) }),
@@ -151,13 +161,14 @@ export function tiered(store: CacheableStore, cache: Cache, clock: Clock): Store
 }
 
 /** What an operator erases is erased in the cache too, before the operator is told. */
-function tierOperations(operations: Operations, cache: Cache): Operations {
+function tierOperations(operations: Operations, { cache, near }: Tiers): Operations {
   return {
     ...operations,
     forget: async (ref, settler) => {
       const answer = await operations.forget(ref, settler);
       // Also where it had been forgotten before: the last try may have failed here.
-      await cache.forget(ref);
+      near?.forget(ref);
+      await cache?.forget(ref);
       return answer;
     },
   };
@@ -212,7 +223,7 @@ function tierTransactions(source: TransactionSource, tier: Tier): TransactionSou
 type Tier = ReturnType<typeof createTier>;
 
 /** What plain and transaction routes share: looking, asking the store, and telling the cache what it said. */
-function createTier(store: CacheableStore, cache: Cache, clock: Clock) {
+function createTier(store: CacheableStore, { cache, near }: Tiers, clock: Clock) {
   /** The store's time is at least this much ahead of the monotonic clock; undefined until the store has told a time. */
   let storeAheadMs: number | undefined;
   const sawTime = (storeMs: number): void => {
@@ -230,7 +241,7 @@ function createTier(store: CacheableStore, cache: Cache, clock: Clock) {
 
   const asking = (): Asked => ({ atMs: clock.monotonicMs(), epoch: store.epoch() });
   const unmark = (claim: KeyRef & { readonly claimId: string }, why?: "ended"): void => {
-    cache.unmark(claim, claim.claimId, why).catch(ignore);
+    cache?.unmark(claim, claim.claimId, why).catch(ignore);
   };
 
   /** Caches a record; takes the claimer's marker away where it may not be cached. `why`: as for `unmark`. */
@@ -244,7 +255,9 @@ function createTier(store: CacheableStore, cache: Cache, clock: Clock) {
     const { epoch, atMs: readAtMs } = asked;
     // Another epoch now: the record may be of a history that has ended.
     if (isCachable(record) && replayLeftMs > 0 && epoch !== undefined && epoch === store.epoch()) {
-      cache.keep({ record, replayLeftMs, readAtMs, epoch }).catch(ignore);
+      const entry = { record, replayLeftMs, readAtMs, epoch };
+      near?.keep(entry);
+      cache?.keep(entry).catch(ignore);
     } else unmark({ scope: record.scope, key: record.key, claimId }, why);
   };
 
@@ -254,21 +267,29 @@ function createTier(store: CacheableStore, cache: Cache, clock: Clock) {
     renew: (
       claims: readonly (KeyRef & { readonly claimId: string; readonly fingerprint: string })[],
     ): void => {
-      cache.renew(claims).catch(ignore);
+      cache?.renew(claims).catch(ignore);
     },
     /** Notes the store's time. */
     observe: (found: Observation | undefined): Observation | undefined => {
       if (found !== undefined) sawTime(found.nowMs);
       return found;
     },
+    /** What this process itself remembers of a key, or undefined. */
+    peek: (ref: KeyRef): Observation | undefined => {
+      const epoch = near === undefined ? undefined : store.epoch();
+      return epoch === undefined ? undefined : near?.look(ref, epoch);
+    },
     /** What the cache can answer for the store, or undefined: ask the store. */
     look: async (request: ClaimRequest): Promise<ClaimRefusal | undefined> => {
-      const epoch = store.epoch();
-      if (epoch === undefined) return undefined;
+      const { epoch, atMs: readAtMs } = asking();
+      if (epoch === undefined || cache === undefined) return undefined;
       const answer = await cache.look(request, request, epoch).catch(ignore);
       if (answer?.kind === "running") return { kind: "locked" };
       if (answer?.kind !== "completed" || !isFresh(answer.record)) return undefined;
-      return { kind: "exists", record: answer.record, nowMs: answer.nowMs };
+      const { record, nowMs } = answer;
+      const replayLeftMs = (record.replayUntilMs ?? 0) - nowMs;
+      if (isCachable(record)) near?.keep({ record, replayLeftMs, readAtMs, epoch });
+      return { kind: "exists", record, nowMs };
     },
     /** Asks the store for a claim and tells the cache what came of it. */
     ask: async <Answer extends ClaimedAnswer | ClaimRefusal>(

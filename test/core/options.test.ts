@@ -30,6 +30,7 @@ describe("defaults", () => {
     expect(rest).toEqual({
       store,
       cache: undefined,
+      nearCache: { maxBytes: 33_554_432, maxAgeMs: 30_000 },
       scope,
       secrets: [],
       dialect: "ietf",
@@ -158,6 +159,7 @@ describe("what is refused", () => {
     [{ store: {} }, ["store: must be a store such as postgresStore({ pool })"]],
     [{ store: undefined }, ["store: must be a store such as postgresStore({ pool })"]],
     [{ cache: {} }, ["cache: must be a cache such as redisCache({ client })"]],
+    [{ nearCache: { maxBytes: 1 } }, ["nearCache.maxBytes: Too small: expected number to be >=65536"]],
     [{ retries: 3 }, ["retries: is not an option"]],
     [{ hooks: { onError: () => undefined } }, ["onError: is not an option"]],
     [{ hooks: { onEvent: 1 } }, ["hooks.onEvent: must be a function"]],

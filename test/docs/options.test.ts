@@ -64,7 +64,7 @@ describe("docs/options.md has the defaults of", () => {
     const defaults = Object.fromEntries(shown("On the instance"));
     expect(real).toMatchObject(defaults);
     expect(Object.keys(defaults).sort().join(" ")).toBe(
-      "claimTimeoutMs completeTimeoutMs dangerouslyRunWithoutStore dialect heartbeatMs leaseMs methods workers",
+      "claimTimeoutMs completeTimeoutMs dangerouslyRunWithoutStore dialect heartbeatMs leaseMs methods nearCache workers",
     );
   });
 

@@ -58,7 +58,11 @@ export async function openProcess(options: ProcessOptions): Promise<Process> {
   const inner =
     client === undefined
       ? postgres
-      : tiered(postgres, redisCache({ client, prefix, budgetMs: 2_000 }), systemClock);
+      : tiered(postgres, {
+          cache: redisCache({ client, prefix, budgetMs: 2_000 }),
+          near: undefined,
+          clock: systemClock,
+        });
   let looks = 0;
   const store = counting(inner, () => (looks += 1));
   // The epoch is read with the first connection, and without it Redis is not asked.

@@ -133,7 +133,7 @@ export async function openTiered(pool: pg.Pool): Promise<StoreUnderTest> {
 export function openTier(pool: pg.Pool, options: RedisCacheOptions): StoreUnderTest["store"] {
   // Machines that run tests are busy: time is no subject here, and a time-out would hide what is.
   const cache = redisCache({ budgetMs: 5_000, ...options });
-  return tiered(postgresStore({ pool }), cache, systemClock);
+  return tiered(postgresStore({ pool }), { cache, near: undefined, clock: systemClock });
 }
 
 export async function claimed(answer: Promise<ClaimAnswer>): Promise<Claim> {

@@ -73,7 +73,11 @@ test.each(Object.entries(faults))("changes no answer when it %s", async (_name, 
   const expected = await live(plain, () => {});
   expect(expected).toHaveLength(8);
   const cache = redisCache({ client, budgetMs: 50 });
-  const subject = tiered(postgresStore({ pool: database.pool }), cache, systemClock);
+  const subject = tiered(postgresStore({ pool: database.pool }), {
+    cache,
+    near: undefined,
+    clock: systemClock,
+  });
   await subject.find(newRef());
   expect(await live(subject, fault)).toEqual(expected);
   server.thaw();

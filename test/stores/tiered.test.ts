@@ -42,7 +42,7 @@ let laterMs: number;
 function tier(inner: CacheableStore, client = redis): Store {
   const clock = { ...systemClock, monotonicMs: () => performance.now() + laterMs };
   const cache = redisCache({ client, prefix, clock, budgetMs: patientMs });
-  return tiered(listening(inner, asked), cache, clock);
+  return tiered(listening(inner, asked), { cache, near: undefined, clock });
 }
 
 async function completed(given: Partial<ClaimRequest> = {}, response = created): Promise<Claim> {

@@ -45,6 +45,15 @@ export function createManualClock(random = 0): ManualClock {
     random: () => random,
     sleep,
     idle: sleep,
+    after: (ms, work) => {
+      const fire = (): void => {
+        timers.delete(timer);
+        work();
+      };
+      const timer: Timer = { dueMs: nowMs + ms, everyMs: undefined, fire };
+      timers.add(timer);
+      return () => void timers.delete(timer);
+    },
     every: (ms, work) => {
       const timer: Timer = { dueMs: nowMs + ms, everyMs: ms, fire: work };
       timers.add(timer);
