@@ -175,7 +175,7 @@ test("refuses http2 servers and unknown options at once", async () => {
   });
 });
 
-test("refuses a form whose files are streams, and takes one of fields", async () => {
+test("refuses a form whose files are streams", async () => {
   const app = newApp();
   await app.register(multipart, { attachFieldsToBody: true });
   await app.register(oncekey, options());
