@@ -104,7 +104,7 @@ function makeProject(work, tarball, expressRange) {
   const major = expressRange.replace(/\D*(\d+).*/, "$1");
   const folder = join(work, `express-${major}`);
   mkdirSync(folder);
-  const own = ["pg", "@types/pg", "ioredis", "@types/node"];
+  const own = ["pg", "@types/pg", "ioredis", "fastify", "@types/node"];
   const installed = install(folder, [
     tarball,
     `express@${expressRange}`,

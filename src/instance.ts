@@ -86,6 +86,7 @@ export function demand(condition: boolean, detail: string): asserts condition {
 function withTiers(options: Pick<ResolvedOptions<never>, "store" | "cache" | "nearCache">): Store {
   const { store, cache, nearCache } = options;
   const clock = systemClock;
+  if (cache === undefined && nearCache === undefined) return store;
   if (isCacheable(store)) {
     const near = nearCache && createNearCache({ ...nearCache, clock });
     return tiered(store, { cache, near, clock });

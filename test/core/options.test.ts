@@ -159,7 +159,10 @@ describe("what is refused", () => {
     [{ store: {} }, ["store: must be a store such as postgresStore({ pool })"]],
     [{ store: undefined }, ["store: must be a store such as postgresStore({ pool })"]],
     [{ cache: {} }, ["cache: must be a cache such as redisCache({ client })"]],
-    [{ nearCache: { maxBytes: 1 } }, ["nearCache.maxBytes: Too small: expected number to be >=65536"]],
+    [
+      { nearCache: { maxBytes: 1 } },
+      ["nearCache.maxBytes: Too small: expected number to be >=65536"],
+    ],
     [{ retries: 3 }, ["retries: is not an option"]],
     [{ hooks: { onError: () => undefined } }, ["onError: is not an option"]],
     [{ hooks: { onEvent: 1 } }, ["hooks.onEvent: must be a function"]],

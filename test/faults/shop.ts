@@ -21,6 +21,7 @@ export type ShopSettings = {
     leaseMs?: number;
     heartbeatMs?: number;
     claimTimeoutMs?: number;
+    nearCache?: false;
     completeTimeoutMs?: number;
   };
 };
