@@ -159,13 +159,13 @@ describe("a connection that breaks at a byte", () => {
 describe("an answer that does not come", () => {
   test.each([
     ["the store's limit", {}],
-    ["pg's query_timeout", { query_timeout: 150 }],
+    ["pg's query_timeout", { query_timeout: 1_000 }],
   ])("to COMMIT, by %s: unknown, and settled as committed", async (_name, config) => {
     const proxy = await startTcpProxy({ target: single.url });
     single.closeLater(() => proxy.close());
     const here = single.ground({ connectionString: proxy.via(single.url), ...config });
     const settler = single.ground();
-    const { claim, open, tx } = await begin(here.store, ref, 150);
+    const { claim, open, tx } = await begin(here.store, ref, 1_000);
     await insertOrder(tx, ref);
     const holding = proxy.holdAt(/COMMIT\0/, { reply: true });
     const ending = open.complete(claim, completion);
@@ -181,7 +181,7 @@ describe("an answer that does not come", () => {
     const proxy = await startTcpProxy({ target: single.url });
     single.closeLater(() => proxy.close());
     const here = single.ground({ connectionString: proxy.via(single.url) });
-    const { claim, open, tx } = await begin(here.store, ref, 100);
+    const { claim, open, tx } = await begin(here.store, ref, 1_000);
     const holding = proxy.holdAt(/INTO orders/, { reply: true });
     const lost = insertOrder(tx, ref).catch(() => "lost");
     const held = await holding;
