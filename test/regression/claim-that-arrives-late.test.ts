@@ -14,6 +14,8 @@ beforeAll(async () => {
   // Of its own: one of its backends is frozen.
   postgres = await startPostgres();
 });
+// A test that fails must not leave its frozen backend behind.
+afterEach(() => postgres.thaw());
 const bench = useBench(() => postgres.url);
 
 test("a claim that arrives after its request was answered 503 is given back, and the retry runs", async () => {
