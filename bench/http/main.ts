@@ -1,15 +1,16 @@
 /**
  * `npm run bench`: every suite, on a PostgreSQL with fsync and a Redis of its own. BENCH_SECONDS (5) and BENCH_ROUNDS (5) say
- * how long; BENCH_SUITES picks some by name, with commas. Writes bench/results/http.json and docs/performance.md's tables.
+ * how long; BENCH_SUITES picks some by name, with commas, and BENCH_CONTENDERS some contenders of them beside the first, of which
+ * nothing is written. Writes bench/results/http.json and docs/performance.md's tables.
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { arch, cpus, platform, totalmem } from "node:os";
-import { Client } from "pg";
 
 import { startPostgres } from "../../test/support/postgres-server.js";
 import { endEverything } from "../../test/support/processes.js";
 import { startRedis } from "../../test/support/redis-server.js";
 import { measure } from "./measure.js";
+import { prepare } from "./places.js";
 import { writeReport, type Results } from "./report.js";
 import { suites } from "./suites.js";
 
@@ -20,22 +21,9 @@ function number(name: string, otherwise: number, least: number, most: number): n
 }
 
 const chosen = process.env["BENCH_SUITES"]?.split(",");
+const only = process.env["BENCH_CONTENDERS"]?.split(",");
 const seconds = number("BENCH_SECONDS", 5, 0.5, 60);
 const rounds = number("BENCH_ROUNDS", 5, 1, 50);
-
-async function prepare(databaseUrl: string): Promise<string> {
-  const client = new Client({ connectionString: databaseUrl });
-  await client.connect();
-  await client.query(
-    "CREATE TABLE bench_charges (id uuid PRIMARY KEY, amount bigint NOT NULL, currency text NOT NULL, description text)",
-  );
-  await client.query(
-    "CREATE TABLE bench_express_idempotency (key text PRIMARY KEY, resource jsonb NOT NULL)",
-  );
-  const { rows } = await client.query<{ server_version: string }>("SHOW server_version");
-  await client.end();
-  return rows[0]?.server_version ?? "";
-}
 
 async function main(): Promise<void> {
   const postgres = await startPostgres({
@@ -59,18 +47,27 @@ async function main(): Promise<void> {
   };
   for (const suite of suites.filter(({ name }) => chosen?.includes(name) ?? true)) {
     process.stdout.write(`\n${suite.title}\n`);
-    const rows = await measure(suite, {
-      databaseUrl: postgres.url,
-      redisUrl: redis.url,
-      postgresPid: postgres.pid,
-      redisPid: redis.pid,
-      rounds,
-      seconds,
-      runId,
-    });
+    const entrants = suite.entrants.filter(
+      ({ contender, label }, index) =>
+        index === 0 || (only?.some((name) => name === contender || name === label) ?? true),
+    );
+    const rows = await measure(
+      { ...suite, entrants },
+      {
+        databaseUrl: postgres.url,
+        redisUrl: redis.url,
+        postgresPid: postgres.pid,
+        redisPid: redis.pid,
+        rounds,
+        seconds,
+        runId,
+      },
+    );
     results.suites.push({ ...suite, rows });
     process.stdout.write(writeReport(results.suites.at(-1) as Results["suites"][number]));
   }
+  // Part of a suite says nothing about those that were left out.
+  if (only !== undefined) return;
   mkdirSync("bench/results", { recursive: true });
   const file = "bench/results/http.json";
   const before = readJson(file);

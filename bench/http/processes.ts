@@ -56,6 +56,8 @@ export interface ContenderProcess {
   readonly name: string;
   readonly port: number;
   usage(): Promise<{ readonly cpu: number; readonly rss: number }>;
+  /** What V8 saw of CPU or memory while `work` went on, as Chrome's developer tools read it. */
+  profile(what: "profile" | "allocations", work: () => Promise<void>): Promise<string>;
   end(): Promise<void>;
 }
 
@@ -70,6 +72,11 @@ export async function startContender(
     name,
     port,
     usage: async () => JSON.parse((await talker.ask("usage")).replace(/^usage /, "")),
+    profile: async (what, work) => {
+      await talker.ask(what);
+      await work();
+      return talker.ask(`${what}-stop`);
+    },
     end: () => talker.end(),
   };
 }
