@@ -185,6 +185,8 @@ async function connectWithin(pool: Pool, ms: number): Promise<PoolClient> {
   }
 }
 
+/** Most statements have none of these words, and are seen through at once. */
+const mayControl = /\b(?:begin|start|commit|end|abort|prepare|rollback)\b/i;
 const controlsTransaction =
   /(?:^|;)\s*(?:begin|start\s+transaction|commit|end|abort|prepare\s+transaction|rollback(?!\s+(?:(?:work|transaction)\s+)?to\b))\b/i;
 const quotedOrComment =
@@ -202,6 +204,7 @@ function guard(client: PoolClient, state: () => "open" | "ended"): PoolClient {
       typeof args[0] === "string" ? args[0] : (args[0] as { text?: unknown } | undefined)?.text;
     if (
       typeof text === "string" &&
+      mayControl.test(text) &&
       controlsTransaction.test(text.replaceAll(quotedOrComment, " "))
     ) {
       throw new IdempotencyError("transaction_ended");

@@ -3,31 +3,36 @@
  */
 import type { ClaimAnswer } from "../core/ports.js";
 import type { ClaimRequest, KeyRecord } from "../core/record.js";
+import { doubleArray, hashArray, textArray, uuidArray } from "./binary-array.js";
 import { lockHash, toObservation } from "./rows.js";
 import type { KeyRow } from "./rows.js";
 
-/** A row of claim.sql: all columns of the key where it exists, else nulls. */
-export type ClaimRow = (KeyRow | { readonly [Column in keyof KeyRow]: null }) & {
-  readonly new_token: string | null;
-  readonly granted: boolean | null;
-  readonly now: Date;
-};
+/** A row of claim.sql: that of slot 0 says what was claimed, the others are keys that exist. */
+export type ClaimRow =
+  | (KeyRow & { readonly slot: number })
+  | {
+      readonly slot: 0;
+      /** "claim id token" with commas between. */
+      readonly claimed: string | null;
+      /** Slots with commas between. */
+      readonly refused: string | null;
+    };
 
 export function claimValues(schema: string, requests: readonly ClaimRequest[]): unknown[] {
   return [
-    requests.map((request) => request.scope),
-    requests.map((request) => request.key),
-    requests.map((request) => lockHash(schema, request)),
-    requests.map((request) => request.claimId),
-    requests.map((request) => request.guarantee),
-    requests.map((request) => request.fingerprint),
-    requests.map((request) => JSON.stringify(request.fieldHashes)),
-    requests.map((request) => request.method),
-    requests.map((request) => request.path),
-    requests.map((request) => request.requestId),
-    requests.map((request) => request.leaseMs),
-    requests.map((request) => request.steps?.handler ?? null),
-    requests.map((request) => request.steps?.request ?? null),
+    textArray(requests.map((request) => request.scope)),
+    textArray(requests.map((request) => request.key)),
+    hashArray(requests.map((request) => lockHash(schema, request))),
+    uuidArray(requests.map((request) => request.claimId)),
+    textArray(requests.map((request) => request.guarantee)),
+    textArray(requests.map((request) => request.fingerprint)),
+    textArray(requests.map((request) => JSON.stringify(request.fieldHashes))),
+    textArray(requests.map((request) => request.method)),
+    textArray(requests.map((request) => request.path)),
+    textArray(requests.map((request) => request.requestId)),
+    doubleArray(requests.map((request) => request.leaseMs)),
+    textArray(requests.map((request) => request.steps?.handler ?? null)),
+    textArray(requests.map((request) => request.steps?.request ?? null)),
   ];
 }
 
@@ -71,18 +76,35 @@ export function takeOverValues(
   ];
 }
 
-/** `unseen`: the key was committed after the statement's snapshot; read it in a new statement. */
-export function readClaimRow(
-  request: ClaimRequest,
-  row: ClaimRow,
-): ClaimAnswer | { readonly kind: "unseen" } {
-  if (row.new_token !== null) {
-    const { scope, key, claimId } = request;
-    return {
-      kind: "claimed",
-      claim: { scope, key, claimId, token: Number(row.new_token), attempt: 1 },
-    };
+/**
+ * What claim.sql answered to each request. `unseen`: the key was committed after the statement's snapshot; read it in a new
+ * statement.
+ */
+export function readClaims(
+  requests: readonly ClaimRequest[],
+  rows: readonly ClaimRow[],
+): (ClaimAnswer | { readonly kind: "unseen" })[] {
+  const answers = requests.map((): ClaimAnswer | { readonly kind: "unseen" } => unseen);
+  for (const row of rows) {
+    if (!("claimed" in row) || row.slot !== 0) {
+      answers[row.slot - 1] = { kind: "exists", ...toObservation(row) };
+      continue;
+    }
+    const tokens = new Map(list(row.claimed).map((made) => [made.slice(0, uuidLength), made]));
+    requests.forEach(({ scope, key, claimId }, index) => {
+      const made = tokens.get(claimId);
+      if (made === undefined) return;
+      const token = Number(made.slice(uuidLength + 1));
+      answers[index] = { kind: "claimed", claim: { scope, key, claimId, token, attempt: 1 } };
+    });
+    for (const slot of list(row.refused)) answers[Number(slot) - 1] = { kind: "locked" };
   }
-  if (row.state !== null) return { kind: "exists", ...toObservation(row) };
-  return row.granted === true ? { kind: "unseen" } : { kind: "locked" };
+  return answers;
+}
+
+const unseen = { kind: "unseen" } as const;
+const uuidLength = 36;
+
+function list(joined: string | null): string[] {
+  return joined === null ? [] : joined.split(",");
 }

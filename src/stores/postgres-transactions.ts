@@ -343,6 +343,8 @@ async function verifyDatabase(context: TransactionContext, session: Session): Pr
 
 /** A column of a row, by whatever case a mapper has given its name. */
 function column(row: unknown, name: string): unknown {
+  const plain = (row as Record<string, unknown> | undefined)?.[name];
+  if (plain !== undefined) return plain;
   const entries = Object.entries((row ?? {}) as Record<string, unknown>);
   const bare = (text: string): string => text.replaceAll("_", "").toLowerCase();
   const found = entries.find(([key]) => bare(key) === bare(name));

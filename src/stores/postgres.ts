@@ -8,11 +8,22 @@ import { nameOf } from "../core/key.js";
 import type { CacheableStore, ClaimAnswer, CompleteAnswer } from "../core/ports.js";
 import type { Claim, ClaimRequest, Completion, KeyRef, Observation } from "../core/record.js";
 import { createBatcher } from "./batcher.js";
+import {
+  bigintArray,
+  booleanArray,
+  byteaArray,
+  doubleArray,
+  hashArray,
+  InvalidElement,
+  smallintArray,
+  textArray,
+  uuidArray,
+} from "./binary-array.js";
 import { asSchemaError, isServerAnswer, openConnections } from "./connections.js";
 import type { Statement } from "./connections.js";
 import { watchEpoch } from "./epoch.js";
 import { assertSchema } from "./migrate.js";
-import { claimValues, readClaimRow, takeOverValues } from "./postgres-claims.js";
+import { claimValues, readClaims, takeOverValues } from "./postgres-claims.js";
 import type { ClaimRow } from "./postgres-claims.js";
 import { createKeyHints } from "./postgres-hints.js";
 import { createOperations } from "./postgres-operations.js";
@@ -89,7 +100,7 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
   const batching = { isPoisoned: isBadRow, maxBatch, maxInFlight, maxWaiting };
 
   const findAll = async (refs: readonly KeyRef[]): Promise<(Observation | undefined)[]> => {
-    const values = [refs.map((ref) => ref.scope), refs.map((ref) => ref.key)];
+    const values = [textArray(refs.map((ref) => ref.scope)), textArray(refs.map((ref) => ref.key))];
     const result = await claims.run(statements.find, values);
     return bySlot(refs.length, result.rows as (KeyRow & Slot)[], toObservation);
   };
@@ -104,10 +115,7 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
     nameOf,
     send: async (requests) => {
       const result = await claims.run(statements.claim, claimValues(schema, requests));
-      const answers = bySlot(requests.length, result.rows as (ClaimRow & Slot)[], (row) =>
-        readClaimRow(requests[row.slot - 1] as ClaimRequest, row),
-      );
-      return answers.map((answer) => answer ?? { kind: "locked" });
+      return readClaims(requests, result.rows as ClaimRow[]);
     },
   });
   const claimOrRead = async (request: ClaimRequest): Promise<ClaimAnswer> => {
@@ -130,12 +138,12 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
     values: readonly unknown[],
   ): Promise<QueryResult> => {
     const hashes = ended.map((held) => hints.hashOf(held));
-    const result = await holders.run(statement, [...values, hashes]);
+    const result = await holders.run(statement, [...values, hashArray(hashes)]);
     const rows = (result.rows as (Slot & { awaited: boolean })[]).filter(({ awaited }) => awaited);
     hints.tell(rows.map(({ slot }) => hashes[slot - 1] as string));
     return result;
   };
-  const complete = createBatcher<{ claim: Claim; completion: Completion }, Date | undefined>({
+  const complete = createBatcher<{ claim: Claim; completion: Completion }, number | undefined>({
     ...batching,
     nameOf: (item) => nameOf(item.claim),
     send: async (items) => {
@@ -143,8 +151,8 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
       const result = await end(statements.complete, ended, completeValues(items));
       return bySlot(
         items.length,
-        result.rows as ({ replay_until: Date } & Slot)[],
-        (row) => row.replay_until,
+        result.rows as ({ replay_until_ms: number } & Slot)[],
+        (row) => row.replay_until_ms,
       );
     },
   });
@@ -188,10 +196,10 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
       };
     },
     complete: async (held, completion): Promise<CompleteAnswer> => {
-      const until = await complete({ claim: held, completion });
-      if (until !== undefined) return { kind: "ok", replayUntilMs: until.getTime() };
-      // Where an earlier try of this very write commits while this one waits for its row, the statement's own snapshot is
-      // too old to show it.
+      const replayUntilMs = await complete({ claim: held, completion });
+      if (replayUntilMs !== undefined) return { kind: "ok", replayUntilMs };
+      // An earlier try of this very write may have done it, and its reply was lost. Asked in a new statement: where that try
+      // commits while this one waits for its row, this one's snapshot is too old to show it.
       const [found] = await findAll([held]);
       const mine = found?.record.claimId === held.claimId && found.record.token === held.token;
       return mine && found.record.state === "completed" && found.record.replayUntilMs !== undefined
@@ -237,29 +245,22 @@ function completeValues(items: readonly { claim: Claim; completion: Completion }
   const stored = responses.map((response) => (response === "not_stored" ? undefined : response));
   return [
     ...holderValues(items.map(({ claim }) => claim)),
-    responses.map((response) => response === "not_stored"),
-    stored.map((response) => response?.status ?? null),
-    stored.map((response) => (response === undefined ? null : toHead(response))),
-    stored.map((response) => (response === undefined ? null : asBuffer(response.body))),
-    items.map(({ completion }) => completion.replayWindowMs),
-    items.map(({ completion }) => completion.dedupeWindowMs),
+    booleanArray(responses.map((response) => response === "not_stored")),
+    smallintArray(stored.map((response) => response?.status ?? null)),
+    textArray(stored.map((response) => (response === undefined ? null : toHead(response)))),
+    byteaArray(stored.map((response) => response?.body ?? null)),
+    doubleArray(items.map(({ completion }) => completion.replayWindowMs)),
+    doubleArray(items.map(({ completion }) => completion.dedupeWindowMs)),
   ];
 }
 
 function holderValues(claims: readonly Claim[]): unknown[] {
   return [
-    claims.map((claim) => claim.scope),
-    claims.map((claim) => claim.key),
-    claims.map((claim) => claim.claimId),
-    claims.map((claim) => claim.token),
+    textArray(claims.map((claim) => claim.scope)),
+    textArray(claims.map((claim) => claim.key)),
+    uuidArray(claims.map((claim) => claim.claimId)),
+    bigintArray(claims.map((claim) => claim.token)),
   ];
-}
-
-/** pg writes Buffers into an array as bytea; other views of bytes it would take for JSON. */
-function asBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.isBuffer(bytes)
-    ? bytes
-    : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 /** Answers in the order of the items; undefined where a statement gave no row. */
@@ -275,5 +276,5 @@ function bySlot<Row extends Slot, Answer>(
 
 /** Data exceptions and constraint violations belong to one row; everything else belongs to the batch. */
 function isBadRow(error: unknown): boolean {
-  return isServerAnswer(error) && /^2[23]/.test(error.code);
+  return error instanceof InvalidElement || (isServerAnswer(error) && /^2[23]/.test(error.code));
 }

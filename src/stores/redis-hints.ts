@@ -1,12 +1,12 @@
 /**
  * Hints between processes through Redis. Owns: the channels, and the one connection that subscribes. They are published by the
- * scripts that keep and unmark entries (keep-1.lua, unmark-1.lua), at the moment at which the cache knows: no further round
+ * scripts that keep and unmark entries (keep-n.lua, unmark-1.lua), at the moment at which the cache knows: no further round
  * trip, and no waiter that is woken finds the marker of a run that has ended.
  *
  * Not on a Redis Cluster: there each message goes to every node, also where nobody listens, and one is published for each
  * completed key. Hints come through Postgres then.
  */
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import type { Cluster, Redis } from "ioredis";
 import { systemClock } from "../core/clock.js";
 import { nameOf } from "../core/key.js";
@@ -31,7 +31,7 @@ export function createChannelHints(client: Redis | Cluster, prefix: string): Cha
     open: (onHint, onLost) => openLine(single, onHint, onLost),
   });
   const channelOf = (ref: KeyRef): string =>
-    `${prefix}ended:${createHash("sha256").update(nameOf(ref)).digest("base64url")}`;
+    `${prefix}ended:${hash("sha256", nameOf(ref), "base64url")}`;
   return {
     channelOf,
     watch: (ref, onHint) =>

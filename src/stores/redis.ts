@@ -1,15 +1,17 @@
 /**
- * The Redis cache: fast answers in front of the store that decides. Owns: one script a verb and one key a script (so it
- * works on a Redis Cluster), the time that asking may cost, and when to stop asking. Must never be waited for longer than
- * its budget, and never prove that a key is free, abandoned or mismatched.
+ * The Redis cache: fast answers in front of the store that decides. Owns: one script a verb, the keys that share one call of it
+ * (on a Redis Cluster each has its own), the time that asking may cost, and when to stop asking. Must never be waited for
+ * longer than its budget, and never prove that a key is free, abandoned or mismatched.
  */
 import { createHash } from "node:crypto";
 import type { Cluster, Redis } from "ioredis";
 import { systemClock } from "../core/clock.js";
 import type { Clock } from "../core/clock.js";
+import { nameOf } from "../core/key.js";
 import type { Cache, CacheAnswer } from "../core/ports.js";
 import type { KeyRef } from "../core/record.js";
 import { lua } from "../generated/scripts.js";
+import { createBatcher } from "./batcher.js";
 import { createCircuitBreaker } from "./circuit-breaker.js";
 import type { CircuitState } from "./circuit-breaker.js";
 import { createChannelHints } from "./redis-hints.js";
@@ -67,6 +69,9 @@ const maxKeepAgeMs = 1_800_000;
 /** Erasure is rare and must be certain, so it may take longer than a look. */
 const forgetTimeoutMs = 1_000;
 
+/** Redis does one thing at a time: longer calls would make the others wait. */
+const maxTogether = 64;
+
 const noscript = /^NOSCRIPT/;
 const absent: CacheAnswer = { kind: "absent" };
 
@@ -79,11 +84,20 @@ interface BufferCommands {
   evalBuffer(text: string, ...rest: ScriptArguments): Promise<unknown>;
 }
 
-type ScriptArguments = readonly [
-  keys: number,
-  key: string,
-  ...values: readonly (string | Buffer | number)[],
-];
+type Values = readonly (string | Buffer | number)[];
+type ScriptArguments = readonly [keys: number, ...keysAndValues: Values];
+
+interface Look {
+  readonly ref: KeyRef;
+  readonly claim: { readonly claimId: string; readonly fingerprint: string };
+  readonly epoch: string;
+}
+
+interface Keep {
+  readonly ref: KeyRef;
+  readonly packed: Buffer;
+  readonly leftMs: number;
+}
 
 interface Script {
   readonly text: string;
@@ -91,10 +105,10 @@ interface Script {
 }
 
 const scripts = {
-  look: loadScript(lua["look-1"]),
+  look: loadScript(lua["look-n"]),
   unmark: loadScript(lua["unmark-1"]),
   renew: loadScript(lua["renew-1"]),
-  keep: loadScript(lua["keep-1"]),
+  keep: loadScript(lua["keep-n"]),
   forget: loadScript(lua["forget-1"]),
 };
 
@@ -121,13 +135,10 @@ export function redisCache(options: RedisCacheOptions): RedisCache {
     }
   };
 
-  /** Runs a script on its key. Only a server that does not know the script is asked twice. */
-  const run = async (
-    script: Script,
-    ref: KeyRef,
-    values: readonly (string | Buffer | number)[],
-  ): Promise<unknown> => {
-    const rest = [1, entryName(prefix, ref), ...values] as const;
+  /** Runs a script on its keys. Only a server that does not know the script is asked twice. */
+  const run = async (script: Script, refs: readonly KeyRef[], values: Values): Promise<unknown> => {
+    const names = refs.map((ref) => entryName(prefix, ref));
+    const rest = [names.length, ...names, ...values] as const;
     try {
       return await commands.evalshaBuffer(script.sha, ...rest);
     } catch (error) {
@@ -165,11 +176,46 @@ export function redisCache(options: RedisCacheOptions): RedisCache {
     return pass.probe ? otherwise : ((await outcome) as T);
   };
 
+  /** What comes in one turn of the event loop travels together, and nothing waits for what is under way. */
+  const together = {
+    nameOf: ({ ref }: { readonly ref: KeyRef }) => nameOf(ref),
+    isPoisoned: () => false,
+    maxBatch: client.isCluster ? 1 : maxTogether,
+    maxInFlight: Infinity,
+    maxWaiting: Infinity,
+  };
+  const lookTogether = createBatcher<Look, unknown>({
+    ...together,
+    send: (looks) => {
+      const values = looks.flatMap(({ claim, epoch }) => [
+        completedStart(epoch),
+        claim.claimId,
+        claim.fingerprint,
+      ]);
+      const refs = looks.map(({ ref }) => ref);
+      return attempt(
+        () => run(scripts.look, refs, [markerMs, ...values]) as Promise<unknown[]>,
+        [],
+      );
+    },
+  });
+  const keepTogether = createBatcher<Keep, unknown>({
+    ...together,
+    send: (keeps) => {
+      const values = keeps.flatMap(({ packed, leftMs, ref }) => [
+        packed,
+        leftMs,
+        hints.channelOf(ref),
+      ]);
+      const refs = keeps.map(({ ref }) => ref);
+      return attempt(() => run(scripts.keep, refs, values) as Promise<unknown[]>, []);
+    },
+  });
+
   return {
     state: () => (client.status === "ready" ? breaker.state() : "offline"),
     look: async (ref, claim, epoch) => {
-      const values = [completedStart(epoch), claim.claimId, claim.fingerprint, markerMs];
-      const answer = await attempt(() => run(scripts.look, ref, values), undefined);
+      const answer = await lookTogether({ ref, claim, epoch });
       if (!Array.isArray(answer)) return isWord(answer, "running") ? { kind: "running" } : absent;
       const [value, leftMs] = answer as readonly unknown[];
       // No end (-1): somebody took its time limit away. An end in this very millisecond (0) is over.
@@ -183,12 +229,12 @@ export function redisCache(options: RedisCacheOptions): RedisCache {
     },
     unmark: async (ref, claimId, why) => {
       const values = [markerStart(claimId), why === "ended" ? hints.channelOf(ref) : ""];
-      await attempt(() => run(scripts.unmark, ref, values), undefined);
+      await attempt(() => run(scripts.unmark, [ref], values), undefined);
     },
     renew: async (claims) => {
       if (claims.length === 0) return;
       const send = (claim: (typeof claims)[number]): Promise<unknown> =>
-        run(scripts.renew, claim, [markerStart(claim.claimId) + claim.fingerprint, markerMs]);
+        run(scripts.renew, [claim], [markerStart(claim.claimId) + claim.fingerprint, markerMs]);
       await attempt(() => Promise.all(claims.slice(0, maxRenewed).map(send)), undefined);
     },
     keep: async (entry) => {
@@ -196,14 +242,13 @@ export function redisCache(options: RedisCacheOptions): RedisCache {
       const ageMs = monotonicMs() - entry.readAtMs;
       const leftMs = Math.floor(entry.replayLeftMs - ageMs);
       if (packed === undefined || leftMs <= 0 || ageMs > maxKeepAgeMs) return;
-      const values = [packed, leftMs, hints.channelOf(entry.record)];
-      await attempt(() => run(scripts.keep, entry.record, values), undefined);
+      await keepTogether({ ref: entry.record, packed, leftMs });
     },
     forget: async (ref) => {
       // Asked whatever the circuit says: silence would be taken for an erasure.
       if (!isOnline())
         throw new Error("Redis is not connected, so its copy of the response may remain");
-      const answer = await within(run(scripts.forget, ref, [tombstoneMs]), forgetTimeoutMs);
+      const answer = await within(run(scripts.forget, [ref], [tombstoneMs]), forgetTimeoutMs);
       if (!isWord(answer, "forgotten"))
         throw new Error("Redis did not confirm that the key was forgotten");
     },

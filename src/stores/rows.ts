@@ -1,7 +1,7 @@
 /**
  * Rows of idempotency_keys as records and back. Owns: the one place where SQL's names become camelCase.
  */
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import { nameOf } from "../core/key.js";
 import type {
   Guarantee,
@@ -111,5 +111,5 @@ export function waitHash(schema: string, ref: KeyRef): string {
 }
 
 function hash64(text: string): string {
-  return createHash("sha256").update(text).digest().readBigInt64BE(0).toString();
+  return hash("sha256", text, "buffer").readBigInt64BE(0).toString();
 }

@@ -9,6 +9,7 @@ import { migrate, postgresStore } from "../../src/stores/postgres.js";
 import { redisCache } from "../../src/stores/redis.js";
 import { entryName } from "../../src/stores/redis-entry.js";
 import { tiered } from "../../src/stores/tiered.js";
+import { waitFor } from "../support/wait-for.js";
 import {
   advanceClock,
   claimed,
@@ -302,6 +303,7 @@ describe("what is told to the cache", () => {
     isLost = false;
     laterMs += 600_000;
     expect((await lossy.complete(claim, completion)).kind).toBe("ok");
+    await waitFor(async () => (await entry())?.startsWith("v1 completed") === true);
     const leftMs = await redis.pttl(entryName(prefix, ref));
     expect(leftMs).toBeLessThanOrEqual(windows.replayWindowMs - 600_000);
     expect(leftMs).toBeGreaterThan(windows.replayWindowMs - 660_000);

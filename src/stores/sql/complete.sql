@@ -3,11 +3,12 @@
 --   $1 scope text[]  $2 key text[]  $3 claim id uuid[]  $4 token bigint[]  $5 not stored boolean[]  $6 status smallint[]
 --   $7 head text[] (json)  $8 body bytea[]  $9 replay window in ms float8[]  $10 dedupe window in ms float8[]
 --   $11 wait hash bigint[]
--- Rows: one for each completion that stands, also where it stood already (its reply was lost), with the end of its replay
---   window, and `awaited` where some process waits for the key (see watch.sql). A slot without a row is lost: the claim is not
---   the writer's any more.
--- Locks: the rows, in the order given, and their wait hashes, which never waits. An UPDATE and never an upsert, by key, claim id and token, so no old claim can write.
---   The lease is not asked: a frozen process may complete late as long as nobody took over.
+-- Rows: one for each completion that was made now, with the end of its replay window in ms since 1970, and `awaited` where some
+--   process waits for the key (see watch.sql). A slot without a row is lost, or was completed before by this very write
+--   whose reply was lost; read it with find.sql, in a new statement.
+-- Locks: the rows, in the order given, and their wait hashes, which never waits. An UPDATE and never an upsert, by key, claim id
+--   and token, so no old claim can write. The lease is not asked: a frozen process may complete late as long as nobody took over.
+-- Plan: one look at the primary key for each key.
 WITH input AS MATERIALIZED (
   SELECT i.*
   FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::boolean[], $6::smallint[], $7::text[], $8::bytea[],
@@ -15,21 +16,15 @@ WITH input AS MATERIALIZED (
     WITH ORDINALITY AS i (scope, key, claim_id, token, not_stored, status, head, body, replay_ms, dedupe_ms, wait_hash, position)
 ), clock AS MATERIALIZED (
   SELECT :schema.idempotency_now() AS now
-), done AS (
-  UPDATE :schema.idempotency_keys k
-  SET state = 'completed', lease_until = NULL, not_stored = i.not_stored, status = i.status, head = i.head::json,
-    body = i.body, request = NULL, completed_at = c.now,
-    replay_until = c.now + i.replay_ms * interval '1 millisecond',
-    dedupe_until = c.now + i.dedupe_ms * interval '1 millisecond',
-    reap_at = c.now + i.replay_ms * interval '1 millisecond'
-  FROM input i, clock c
-  WHERE k.scope = i.scope COLLATE "C" AND k.key = i.key COLLATE "C"
-    AND k.claim_id = i.claim_id AND k.token = i.token AND k.state = 'running'
-  RETURNING i.position, k.replay_until, NOT pg_try_advisory_xact_lock(i.wait_hash) AS awaited
 )
-SELECT d.position::int AS slot, d.replay_until, d.awaited FROM done d
-UNION ALL
-SELECT i.position::int, k.replay_until, NOT pg_try_advisory_xact_lock(i.wait_hash)
-FROM input i
-JOIN :schema.idempotency_keys k ON k.scope = i.scope COLLATE "C" AND k.key = i.key COLLATE "C"
-WHERE k.claim_id = i.claim_id AND k.token = i.token AND k.state = 'completed'
+UPDATE :schema.idempotency_keys k
+SET state = 'completed', lease_until = NULL, not_stored = i.not_stored, status = i.status, head = i.head::json,
+  body = i.body, request = NULL, completed_at = c.now,
+  replay_until = c.now + i.replay_ms * interval '1 millisecond',
+  dedupe_until = c.now + i.dedupe_ms * interval '1 millisecond',
+  reap_at = c.now + i.replay_ms * interval '1 millisecond'
+FROM input i, clock c
+WHERE k.scope = i.scope COLLATE "C" AND k.key = i.key COLLATE "C"
+  AND k.claim_id = i.claim_id AND k.token = i.token AND k.state = 'running'
+RETURNING i.position::int AS slot, floor(extract(epoch FROM k.replay_until) * 1000)::float8 AS replay_until_ms,
+  NOT pg_try_advisory_xact_lock(i.wait_hash) AS awaited
