@@ -34,7 +34,7 @@ export interface Claimer<Extra> {
 interface Look {
   readonly route: object;
   readonly fingerprint: string;
-  readonly looked: Promise<"claimed" | Outcome>;
+  readonly looking: Promise<Claimed<object> | Outcome>;
 }
 
 /** A key that changes hands more often than this during one request is busy enough to answer `in_progress`. */
@@ -141,20 +141,16 @@ export class Claiming {
     const fingerprint = request.fingerprint.text;
     const other = this.#looks.get(name);
     if (other?.route === route && other.fingerprint === fingerprint) {
-      const looked = await other.looked;
-      return looked === "claimed" ? refuse("in_progress") : looked;
+      const looked = await other.looking;
+      return looked.kind === "claimed" ? refuse("in_progress") : looked;
     }
     const looking = look();
-    const mine = {
-      route,
-      fingerprint,
-      looked: looking.then((result) => (result.kind === "claimed" ? "claimed" : result)),
-    } as const;
-    if (other === undefined) this.#looks.set(name, mine);
+    if (other !== undefined) return looking;
+    this.#looks.set(name, { route, fingerprint, looking });
     try {
       return await looking;
     } finally {
-      if (this.#looks.get(name) === mine) this.#looks.delete(name);
+      this.#looks.delete(name);
     }
   }
 

@@ -2,10 +2,11 @@
  * The way of a keyed request: claim, run, complete. Owns: what is begun and ended, and what becomes of claims whose reply was
  * lost. Adapters translate; stores store; `decide` decides.
  */
+import type { Awaitable } from "./awaitable.js";
 import { Claiming } from "./claiming.js";
 import type { Claimed, Claimer } from "./claiming.js";
 import { IdempotencyError, isIdempotencyError } from "./errors.js";
-import { createPlainRun } from "./plain-run.js";
+import { ClaimedPlainRun } from "./plain-run.js";
 import type { PlainRun, PlainRunContext } from "./plain-run.js";
 import { createStepsRun } from "./steps-run.js";
 import type { StepsRoute, StepsRun } from "./steps-run.js";
@@ -28,6 +29,8 @@ export class Engine {
   /** What goes on behind answers that have left: completions and releases while the store is away. */
   readonly #background = new Set<Promise<void>>();
   readonly #closing = new AbortController();
+  readonly #runContext: PlainRunContext;
+  readonly #plain: Claimer<object>;
   #isClosing = false;
 
   constructor(options: EngineOptions) {
@@ -35,16 +38,24 @@ export class Engine {
     this.#store = options.store;
     this.#register = createRunRegister(options);
     this.#claiming = new Claiming(options, this.#register);
+    this.#plain = plainClaimer(options.store);
+    this.#runContext = {
+      ...options,
+      inBackground: (work) => this.#inBackground(work),
+      isClosing: () => this.#isClosing,
+    };
   }
 
-  /** Claims the key of a plain route, or says why its handler must not run. Never rejects. */
-  async begin(request: KeyedRequest): Promise<Begun<PlainRun>> {
-    const known = this.#claiming.known(request);
-    if (known !== undefined) return known;
+  /** Claims the key of a plain route, or says why its handler must not run; at once where that is known. Never rejects. */
+  begin(request: KeyedRequest): Awaitable<Begun<PlainRun>> {
+    return this.#claiming.known(request) ?? this.#claimPlain(request);
+  }
+
+  async #claimPlain(request: KeyedRequest): Promise<Begun<PlainRun>> {
     const guarantee = request.route.afterCrash === "rerun" ? "rerun" : "at_most_once";
     const claimRequest = this.#claimRequest(request, guarantee);
     const startedMs = this.#options.clock.monotonicMs();
-    const result = await this.#claiming.claim(request, claimRequest, plainClaimer(this.#store));
+    const result = await this.#claiming.claim(request, claimRequest, this.#plain);
     if (result.kind !== "claimed") {
       if (isUnanswered(result)) this.#inBackground(this.#giveBackUnused(claimRequest));
       return result;
@@ -52,7 +63,7 @@ export class Engine {
     const { claim } = result;
     const end = this.#hold(request, claim, guarantee, startedMs);
     const input = { claim, guarantee, request, startedMs, end } as const;
-    return { kind: "run", run: createPlainRun(this.#runContext(), input) };
+    return { kind: "run", run: new ClaimedPlainRun(this.#runContext, input) };
   }
 
   /** Claims the key of a steps route, or goes on with a request that was abandoned under it. Never rejects. */
@@ -66,7 +77,7 @@ export class Engine {
     const steps = { handler: route.handler, request: body };
     const claimRequest = { ...this.#claimRequest(request, "steps"), steps };
     const startedMs = this.#options.clock.monotonicMs();
-    const result = await this.#claiming.claim(request, claimRequest, plainClaimer(this.#store));
+    const result = await this.#claiming.claim(request, claimRequest, this.#plain);
     if (result.kind !== "claimed") {
       if (isUnanswered(result)) this.#inBackground(this.#giveBackUnused(claimRequest));
       return result;
@@ -162,20 +173,12 @@ export class Engine {
     await this.#store.close();
   }
 
-  #runContext(): PlainRunContext {
-    return {
-      ...this.#options,
-      inBackground: (work) => this.#inBackground(work),
-      isClosing: () => this.#isClosing,
-    };
-  }
-
   #stepsRun(request: KeyedRequest, holder: Claim, route: StepsRoute, startedMs: number): StepsRun {
     const { scope, key, claimId, token, attempt } = holder;
     const claim = { scope, key, claimId, token, attempt };
     const end = this.#hold(request, claim, "steps", startedMs);
     const input = { claim, guarantee: "steps", request, startedMs, end, route } as const;
-    return createStepsRun(this.#runContext(), input);
+    return createStepsRun(this.#runContext, input);
   }
 
   #claimRequest(request: KeyedRequest, guarantee: Guarantee): ClaimRequest {

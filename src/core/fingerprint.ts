@@ -87,26 +87,38 @@ export function createFingerprinter(
   const current = keys[0] ?? plainKey;
   // A digest without a secret needs no secret to be recomputed, also after one was introduced.
   const byId = new Map([...keys, plainKey].map((key) => [key.id, key]));
-  return (content) => {
-    const parts = readParts(content, ignored);
-    const text = digestUnder(current, parts);
-    return {
-      text,
-      get fieldHashes() {
-        return hashFields(current, parts);
-      },
-      compare(stored) {
-        if (equalInConstantTime(stored, text)) return "same";
-        const key = keyOf(stored, byId);
-        if (key === undefined) return "unknown_secret";
-        if (key === current) return "other";
-        return equalInConstantTime(stored, digestUnder(key, parts)) ? "same" : "other";
-      },
-      fieldHashesUnder(stored) {
-        return hashFields(keyOf(stored, byId) ?? current, parts);
-      },
-    };
-  };
+  return (content) => new RequestFingerprint(readParts(content, ignored), current, byId);
+}
+
+class RequestFingerprint implements Fingerprint {
+  readonly text: string;
+  readonly #parts: Parts;
+  readonly #key: FingerprintKey;
+  readonly #byId: ReadonlyMap<string, FingerprintKey>;
+  #fieldHashes: Readonly<Record<string, string>> | undefined;
+
+  constructor(parts: Parts, key: FingerprintKey, byId: ReadonlyMap<string, FingerprintKey>) {
+    this.#parts = parts;
+    this.#key = key;
+    this.#byId = byId;
+    this.text = digestUnder(key, parts);
+  }
+
+  get fieldHashes(): Readonly<Record<string, string>> {
+    return (this.#fieldHashes ??= hashFields(this.#key, this.#parts));
+  }
+
+  compare(stored: string): FingerprintComparison {
+    if (equalInConstantTime(stored, this.text)) return "same";
+    const key = keyOf(stored, this.#byId);
+    if (key === undefined) return "unknown_secret";
+    if (key === this.#key) return "other";
+    return equalInConstantTime(stored, digestUnder(key, this.#parts)) ? "same" : "other";
+  }
+
+  fieldHashesUnder(stored: string): Readonly<Record<string, string>> {
+    return hashFields(keyOf(stored, this.#byId) ?? this.#key, this.#parts);
+  }
 }
 
 interface FingerprintKey {
@@ -136,7 +148,10 @@ type FileTree = Readonly<Record<string, unknown>>;
 
 const plainKey: FingerprintKey = {
   id: "",
-  digest: (text, bytes) => createHash("sha256").update(text).update(bytes).digest("base64url"),
+  digest: (text, bytes) =>
+    typeof bytes === "string"
+      ? hash("sha256", text + bytes, "base64url")
+      : createHash("sha256").update(text).update(bytes).digest("base64url"),
   fieldPrefix: "",
 };
 
@@ -318,6 +333,8 @@ function shortHash(prefix: string, name: string, text: string | Uint8Array): str
 }
 
 function canonicalText(value: unknown): string {
+  // The canonical form of a text is that of JSON (RFC 8785, section 3.2.2.2), and most fields are texts.
+  if (typeof value === "string") return JSON.stringify(value);
   try {
     return canonicalize(value) ?? "";
   } catch (cause) {

@@ -2,8 +2,10 @@
  * A claimed plain route, from claim to stored response. Owns: what happens when the store is gone when the handler is done.
  */
 import type { EngineOptions, KeyedRequest, Replay } from "./request.js";
+import type { CompleteAnswer } from "./ports.js";
 import type { Claim, Completion, Guarantee, StoredResponse } from "./record.js";
 import { attemptFor } from "./retry.js";
+import type { Attempted } from "./retry.js";
 
 /** What became of a response. Only with `stored`, `unstored` and `passed` may its bytes be sent. */
 export type Completed =
@@ -50,23 +52,83 @@ export interface PlainRunInput {
 /** How long completing goes on behind a response that has left. As long as the key is a question to anybody. */
 const behindMs = 24 * 60 * 60_000;
 
-export function createPlainRun(context: PlainRunContext, input: PlainRunInput): PlainRun {
-  const { store, clock, onEvent } = context;
-  const { claim, guarantee, request, end } = input;
-  const { replayWindowMs, dedupeWindowMs } = request.route;
+/** A class, since every request under way holds one: closures for each of its verbs would be most of its size. */
+export class ClaimedPlainRun implements PlainRun {
+  readonly #context: PlainRunContext;
+  readonly #input: PlainRunInput;
 
-  const completion = (response: Completion["response"]): Completion => ({
-    response,
-    replayWindowMs,
-    dedupeWindowMs,
-  });
+  constructor(context: PlainRunContext, input: PlainRunInput) {
+    this.#context = context;
+    this.#input = input;
+  }
+
+  get claim(): Claim {
+    return this.#input.claim;
+  }
+
+  get guarantee(): Guarantee {
+    return this.#input.guarantee;
+  }
+
+  async complete(response: StoredResponse): Promise<Completed> {
+    const { clock, onEvent } = this.#context;
+    const { guarantee, end, startedMs } = this.#input;
+    const attempted = await this.#attempt(() => this.#write(response));
+    if (attempted.kind === "gave_up") {
+      onEvent({ type: "store_error", during: "complete", error: attempted.error });
+      onEvent({ type: "unstored" });
+      this.#goOnBehind(() => this.#write(response));
+      return { kind: this.#unreachable() };
+    }
+    end();
+    if (attempted.answer.kind === "lost") return this.#lost();
+    const durationMs = clock.monotonicMs() - startedMs;
+    onEvent({ type: "completed", guarantee, status: response.status, durationMs });
+    return { kind: "stored", replayUntilMs: attempted.answer.replayUntilMs };
+  }
+
+  async release(): Promise<void> {
+    const { store, onEvent } = this.#context;
+    const { claim, guarantee, end } = this.#input;
+    const attempted = await this.#attempt(() => store.release(claim));
+    onEvent({ type: "released", guarantee });
+    if (attempted.kind === "answered") end();
+    else this.#goOnBehind(() => store.release(claim));
+  }
+
+  async markNotStored(): Promise<"ok" | "unstored" | "lost" | "unavailable"> {
+    const { store, onEvent } = this.#context;
+    onEvent({ type: "not_stored" });
+    const attempted = await this.#attempt(() => store.markNotStored(this.claim));
+    return attempted.kind === "answered" ? attempted.answer : this.#unreachable();
+  }
+
+  async completeNotStored(): Promise<void> {
+    const attempted = await this.#attempt(() => this.#write("not_stored"));
+    if (attempted.kind === "answered") this.#input.end();
+    else this.#goOnBehind(() => this.#write("not_stored"));
+  }
+
+  #attempt<Answer>(work: () => Promise<Answer>): Promise<Attempted<Answer>> {
+    return attemptFor(this.#context.clock, this.#context.completeTimeoutMs, work);
+  }
+
+  #write(response: Completion["response"]): Promise<CompleteAnswer> {
+    const { replayWindowMs, dedupeWindowMs } = this.#input.request.route;
+    const completion = { response, replayWindowMs, dedupeWindowMs };
+    return this.#context.store.complete(this.#input.claim, completion);
+  }
 
   /** Where a retry may run again, bytes that are not stored would be one of two different answers. */
-  const unreachable = guarantee === "at_most_once" ? "unstored" : "unavailable";
+  #unreachable(): "unstored" | "unavailable" {
+    return this.guarantee === "at_most_once" ? "unstored" : "unavailable";
+  }
 
-  const lost = async (): Promise<Completed> => {
+  async #lost(): Promise<Completed> {
+    const { store, onEvent } = this.#context;
+    const { claim, guarantee, request } = this.#input;
     onEvent({ type: "lost", guarantee });
-    const found = await attemptFor(clock, context.completeTimeoutMs, () => store.find(claim));
+    const found = await this.#attempt(() => store.find(claim));
     const record = found.kind === "answered" ? found.answer?.record : undefined;
     if (record?.response === undefined || record.state !== "completed")
       return { kind: "outcome_unknown" };
@@ -74,60 +136,19 @@ export function createPlainRun(context: PlainRunContext, input: PlainRunInput): 
     if (request.fingerprint.compare(record.fingerprint) !== "same")
       return { kind: "outcome_unknown" };
     return { kind: "superseded", record, response: record.response };
-  };
+  }
 
   /** Goes on until the store answers or the process ends; heartbeats go on meanwhile, so that nobody takes over. */
-  const goOnBehind = (work: () => Promise<unknown>): void => {
+  #goOnBehind(work: () => Promise<unknown>): void {
+    const { clock, inBackground, isClosing } = this.#context;
     const loop = async (): Promise<void> => {
       const startedMs = clock.monotonicMs();
       while (clock.monotonicMs() - startedMs < behindMs) {
-        const attempted = await attemptFor(clock, context.completeTimeoutMs, work);
-        if (attempted.kind === "answered" || context.isClosing()) break;
+        const attempted = await this.#attempt(work);
+        if (attempted.kind === "answered" || isClosing()) break;
       }
-      end();
+      this.#input.end();
     };
-    context.inBackground(loop());
-  };
-
-  return {
-    claim,
-    guarantee,
-    complete: async (response) => {
-      const write = () => store.complete(claim, completion(response));
-      const attempted = await attemptFor(clock, context.completeTimeoutMs, write);
-      if (attempted.kind === "gave_up") {
-        onEvent({ type: "store_error", during: "complete", error: attempted.error });
-        onEvent({ type: "unstored" });
-        goOnBehind(write);
-        return { kind: unreachable };
-      }
-      end();
-      if (attempted.answer.kind === "lost") return lost();
-      const durationMs = clock.monotonicMs() - input.startedMs;
-      onEvent({ type: "completed", guarantee, status: response.status, durationMs });
-      return { kind: "stored", replayUntilMs: attempted.answer.replayUntilMs };
-    },
-    release: async () => {
-      const attempted = await attemptFor(clock, context.completeTimeoutMs, () =>
-        store.release(claim),
-      );
-      onEvent({ type: "released", guarantee });
-      if (attempted.kind === "answered") end();
-      else goOnBehind(() => store.release(claim));
-    },
-    markNotStored: async () => {
-      onEvent({ type: "not_stored" });
-      const attempted = await attemptFor(clock, context.completeTimeoutMs, () =>
-        store.markNotStored(claim),
-      );
-      if (attempted.kind === "answered") return attempted.answer;
-      return unreachable;
-    },
-    completeNotStored: async () => {
-      const write = () => store.complete(claim, completion("not_stored"));
-      const attempted = await attemptFor(clock, context.completeTimeoutMs, write);
-      if (attempted.kind === "answered") end();
-      else goOnBehind(write);
-    },
-  };
+    inBackground(loop());
+  }
 }

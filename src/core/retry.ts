@@ -56,17 +56,22 @@ function settleWithin<Answer>(
       isLate = true;
       resolve({ kind: "gave_up", error: new Error("the store gave no answer in time") });
     });
-    const call = async (): Promise<void> => {
-      try {
-        const answer = await work();
-        if (isLate) onLate(answer);
-        else resolve({ kind: "answered", answer });
-      } catch (error) {
-        resolve({ kind: "gave_up", error });
-      } finally {
-        stop();
+    const succeed = (answer: Answer): void => {
+      if (isLate) {
+        onLate(answer);
+        return;
       }
+      stop();
+      resolve({ kind: "answered", answer });
     };
-    void call();
+    const fail = (error: unknown): void => {
+      stop();
+      resolve({ kind: "gave_up", error });
+    };
+    try {
+      work().then(succeed, fail);
+    } catch (error) {
+      fail(error);
+    }
   });
 }

@@ -17,15 +17,13 @@ export interface HeldRun {
   readonly startedMs: number;
   /** After this long its lease is renewed no more. */
   readonly maxRunMs: number;
-  /** Resolves when the run has ended, however. */
-  readonly ended: Promise<void>;
 }
 
 export interface RunRegister {
   /** The run of a key in this process, if there is one whose claim is still renewed. */
   running(ref: KeyRef): HeldRun | undefined;
   /** Adds a run and returns what ends it. */
-  add(run: Omit<HeldRun, "ended">): () => void;
+  add(run: HeldRun): () => void;
   /** Resolves when nothing runs, or after the time; the number of what still runs. */
   drain(ms: number): Promise<number>;
   stop(): void;
@@ -50,6 +48,8 @@ export function createRunRegister(options: RegisterOptions): RunRegister {
   /** Claim ids that one beat found to be no running claims. */
   const suspected = new Set<string>();
   let beating = false;
+  /** Called once when nothing runs any more. */
+  let whenIdle: (() => void)[] = [];
 
   const beat = async (): Promise<void> => {
     // A beat that hangs is not joined by another one: the store ends it by its own time limit.
@@ -110,14 +110,15 @@ export function createRunRegister(options: RegisterOptions): RunRegister {
     },
     add: (run) => {
       const name = nameOf(run.claim);
-      let resolve: () => void = () => undefined;
-      const held: HeldRun = { ...run, ended: new Promise((done) => (resolve = done)) };
-      runs.set(name, held);
+      runs.set(name, run);
       return () => {
-        if (runs.get(name) === held) runs.delete(name);
+        if (runs.get(name) === run) runs.delete(name);
         abandoned.delete(run.claim.claimId);
         suspected.delete(run.claim.claimId);
-        resolve();
+        if (runs.size > 0) return;
+        const idle = whenIdle;
+        whenIdle = [];
+        for (const tell of idle) tell();
       };
     },
     drain: async (ms) => {
@@ -126,10 +127,8 @@ export function createRunRegister(options: RegisterOptions): RunRegister {
         const leftMs = ms - (clock.monotonicMs() - startedMs);
         if (leftMs <= 0) break;
         const late = new AbortController();
-        await Promise.race([
-          Promise.all([...runs.values()].map((run) => run.ended)),
-          clock.sleep(leftMs, late.signal),
-        ]);
+        const idle = new Promise<void>((resolve) => void whenIdle.push(resolve));
+        await Promise.race([idle, clock.sleep(leftMs, late.signal)]);
         late.abort();
       }
       return runs.size;

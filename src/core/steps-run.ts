@@ -5,7 +5,7 @@
 import type { AttemptResult, AttemptRunner, ResolvedSteps, StepsRequest } from "./attempt.js";
 import { startDeadline } from "./deadline.js";
 import { IdempotencyError } from "./errors.js";
-import { createPlainRun } from "./plain-run.js";
+import { ClaimedPlainRun } from "./plain-run.js";
 import type { PlainRunContext, PlainRunInput } from "./plain-run.js";
 import type { ResolvedRoute } from "./options.js";
 import type { Replay } from "./request.js";
@@ -48,7 +48,7 @@ const longestRetryMs = 5 * 60_000;
 export function createStepsRun(context: PlainRunContext, input: StepsInput): StepsRun {
   const { clock, onEvent, store, completeTimeoutMs } = context;
   const { claim, route, end } = input;
-  const plain = createPlainRun(context, input);
+  const plain = new ClaimedPlainRun(context, input);
 
   /** Keeps request and recovery points for the next attempt, or for an operator. */
   const park = async (error: unknown, aside: boolean): Promise<void> => {

@@ -38,19 +38,35 @@ export function keyHeaders(
   keyed: Keyed,
   stored: KeptAnswer | undefined,
   retryable: boolean,
-): Headers {
+): StoredHeader[] {
   const headers: StoredHeader[] = [];
   if (keyed.sent !== undefined) headers.push(["Idempotency-Key", keyed.sent]);
   if (stored !== undefined) headers.push(["Original-Request", stored.requestId]);
   if (stored?.replayUntilMs !== undefined)
-    headers.push(["Idempotency-Expires", new Date(stored.replayUntilMs).toUTCString()]);
+    headers.push(["Idempotency-Expires", httpDate(stored.replayUntilMs)]);
   if (options.dialect === "stripe") headers.push(["Stripe-Should-Retry", String(retryable)]);
   return headers;
 }
 
+const maxDates = 4_096;
+const dates = new Map<number, string>();
+
+/** RFC 9110, section 5.6.7. Kept, since responses of one second end in one second and replays come in bursts. */
+function httpDate(ms: number): string {
+  const second = Math.floor(ms / 1_000);
+  const known = dates.get(second);
+  if (known !== undefined) return known;
+  if (dates.size >= maxDates) dates.clear();
+  const text = new Date(ms).toUTCString();
+  dates.set(second, text);
+  return text;
+}
+
 /** The headers of a replay. */
-export function replayHeaders(context: Told, keyed: Keyed, stored: KeptAnswer): Headers {
-  return [...keyHeaders(context, keyed, stored, false), ["Idempotent-Replayed", "true"]];
+export function replayHeaders(context: Told, keyed: Keyed, stored: KeptAnswer): StoredHeader[] {
+  const headers = keyHeaders(context, keyed, stored, false);
+  headers.push(["Idempotent-Replayed", "true"]);
+  return headers;
 }
 
 /** The headers of a response that is not, or not yet, stored. */
@@ -81,15 +97,19 @@ export function outcomeAnswer(context: Told, keyed: Keyed, outcome: Outcome): An
   }
   context.options.onEvent({ type: "replayed" });
   const { response, record } = outcome;
-  const headers = [...replayHeaders(context, keyed, record), ...waitHeaders(keyed, response)];
+  const headers = replayHeaders(context, keyed, record);
+  headers.push(...waitHeaders(keyed, response));
   return { response, headers };
 }
 
 /** `Preference-Applied` (RFC 7240, section 3), unless the stored response says what was applied: that is never changed. */
 function waitHeaders({ appliedWait }: Keyed, response: StoredResponse): Headers {
+  if (appliedWait === undefined) return none;
   const isSaid = response.headers.some(([name]) => name.toLowerCase() === "preference-applied");
-  return appliedWait === undefined || isSaid ? [] : [["Preference-Applied", `wait=${appliedWait}`]];
+  return isSaid ? none : [["Preference-Applied", `wait=${appliedWait}`]];
 }
+
+const none: Headers = [];
 
 /** The refusal that stands for an answer that must not be sent. */
 export function refusalFor(code: "outcome_unknown" | "unavailable"): IdempotencyError {

@@ -31,6 +31,21 @@ export function toBuffer(chunk: unknown, encoding: unknown): Buffer {
   );
 }
 
+/** Above this one more copy costs more than the second buffer of a write. */
+const maxTextBytes = 16_384;
+
+/**
+ * The arguments of `end` for a body. Node writes a text together with the head, and bytes beside it; in Latin-1 a text is
+ * the same bytes.
+ */
+export function endArguments(body: Uint8Array): readonly unknown[] {
+  if (body.length === 0) return noArguments;
+  if (body.length > maxTextBytes || !Buffer.isBuffer(body)) return [body];
+  return [body.toString("latin1"), "latin1"];
+}
+
+const noArguments: readonly unknown[] = [];
+
 export function pickCallback(encoding: unknown, callback: unknown): Callback | undefined {
   if (typeof encoding === "function") return encoding as Callback;
   return typeof callback === "function" ? (callback as Callback) : undefined;

@@ -2,6 +2,8 @@
  * What of a request is compared, on any adapter. Owns: the route's own fingerprint function, and what a Content-Digest header
  * says of a body. Must never compare by what a request lacks.
  */
+import { whenReady } from "../core/awaitable.js";
+import type { Awaitable } from "../core/awaitable.js";
 import { DigestCheck, parseContentDigest, statedDigest } from "../core/content-digest.js";
 import { IdempotencyError } from "../core/errors.js";
 import type { BodyContent, RequestContent } from "../core/fingerprint.js";
@@ -15,7 +17,7 @@ export interface ContentView {
   /** Every line of a header, by its lower-case name: repeated ones are not one. */
   headerLines(name: string): readonly string[];
   /** What counts for the fingerprint. A body that is there and that nobody has read is `unread`, never none. */
-  content(): RequestContent | Promise<RequestContent>;
+  content(): Awaitable<RequestContent>;
 }
 
 /**
@@ -24,20 +26,27 @@ export interface ContentView {
  * @param isKept whether the request is kept for later attempts: its body must be at hand then
  * @throws `digest_invalid`, `fingerprint_invalid`, `body_not_parsed`, and what the route's function throws
  */
-export async function comparedContent(
+export function comparedContent(
   request: unknown,
   view: ContentView,
   route: ResolvedRoute,
   isKept: boolean,
-): Promise<RequestContent> {
+): Awaitable<RequestContent> {
   if (route.fingerprint !== undefined) {
-    const body = ownBody(await route.fingerprint(request));
-    return { method: view.method, url: view.url, contentType: undefined, body };
+    return whenReady(route.fingerprint(request), (given) => {
+      const body = ownBody(given);
+      return { method: view.method, url: view.url, contentType: undefined, body };
+    });
   }
-  const content = await view.content();
-  if (isKept) demandKeepable(content.body);
-  const lines = view.headerLines("content-digest");
-  if (lines.length === 0) return content;
+  return whenReady(view.content(), (content) => {
+    if (isKept) demandKeepable(content.body);
+    const lines = view.headerLines("content-digest");
+    return lines.length === 0 ? content : checkedContent(content, lines);
+  });
+}
+
+/** Holds what the sender says of its body against the body, or takes it in the place of one that nobody has read. */
+function checkedContent(content: RequestContent, lines: readonly string[]): RequestContent {
   const digests = parseContentDigest(lines);
   if (content.body.kind === "unread")
     return { ...content, body: { kind: "digest", digest: statedDigest(digests) } };

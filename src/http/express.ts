@@ -6,15 +6,24 @@ import type { ServerResponse } from "node:http";
 import type { Request as ExpressRequest, Response as ExpressResponse } from "express";
 import type { PoolClient } from "pg";
 import type { StepsHandler, StepsOptions } from "../core/attempt.js";
+import { isReady, whenReady } from "../core/awaitable.js";
+import type { Awaitable } from "../core/awaitable.js";
 import { resolveRoute, resolveTransactionRoute } from "../core/options.js";
 import type { RouteOptions, TransactionRouteOptions } from "../core/options.js";
 import { fail, isUnprotected, sendAnswer, sendOutcome } from "./adapter.js";
-import type { HttpRequest, Middleware, NodeContext, TransactionHandler } from "./adapter.js";
+import type {
+  HttpRequest,
+  Middleware,
+  NextFunction,
+  NodeContext,
+  TransactionHandler,
+} from "./adapter.js";
 import type { Answer } from "./answer.js";
 import type { InstanceVerbs } from "./context.js";
+import { tabulateRequest } from "./hidden-class.js";
 import { keyedReader, keyMaker } from "./keyed.js";
 import { runPlain } from "./plain.js";
-import { pathOf, viewOf } from "./request.js";
+import { NodeView, pathOf } from "./request.js";
 import { answerSteps } from "./steps.js";
 import type { HttpStepsRoute, RoutedRequest } from "./steps.js";
 import { runTransaction } from "./transaction.js";
@@ -62,17 +71,28 @@ export function plainMiddleware(
   given?: RouteOptions,
 ): Middleware<HttpRequest, ServerResponse> {
   const readKeyed = keyedReader(context, resolveRoute(context.options.route, given));
-  return (req, res, next) => {
-    const run = async (): Promise<void> => {
-      // Mounted for the whole app and again on the route: the outer one holds the claim.
-      if (req.idempotency !== undefined) return next();
-      const keyed = await readKeyed(req, viewOf(req, res));
+  const begin = (req: HttpRequest, res: ServerResponse, next: NextFunction): Awaitable<void> =>
+    whenReady(readKeyed(req, new NodeView(req, res)), (keyed) => {
       if (keyed === undefined || isUnprotected(context, keyed, req, res)) return next();
-      const begun = await context.engine.begin(keyed.request);
-      if (begun.kind === "run") runPlain(context, keyed, begun.run, { req, res, next });
-      else sendOutcome(context, keyed, begun, res);
-    };
-    run().catch((error: unknown) => fail(context, error, res, next));
+      return whenReady(context.engine.begin(keyed.request), (begun) => {
+        if (begun.kind === "run") runPlain(context, keyed, begun.run, { req, res, next });
+        else sendOutcome(context, keyed, begun, res);
+      });
+    });
+  return (req, res, next) => {
+    // Mounted for the whole app and again on the route: the outer one holds the claim.
+    if (req.idempotency !== undefined) {
+      next();
+      return;
+    }
+    tabulateRequest(req);
+    try {
+      const begun = begin(req, res, next);
+      if (!isReady(begun))
+        begun.then(undefined, (error: unknown) => fail(context, error, res, next));
+    } catch (error) {
+      fail(context, error, res, next);
+    }
   };
 }
 
@@ -89,7 +109,7 @@ export function transactionMiddleware<Req extends HttpRequest, Res extends Serve
   return (req, res, next) => {
     const run = async (): Promise<void> => {
       if (req.idempotency !== undefined) throw nestedError();
-      const read = await readKeyed(req, viewOf(req, res));
+      const read = await readKeyed(req, new NodeView(req, res));
       const keyed = read === undefined || isUnprotected(context, read, req, res) ? undefined : read;
       const answer = (told: Answer): void => sendAnswer(res, told);
       const call = { keyed, route, using, handler: anyHandler, req, res, next, answer };
@@ -108,7 +128,7 @@ export function stepsMiddleware(
   return (req, res, next) => {
     const run = async (): Promise<void> => {
       if (req.idempotency !== undefined) throw nestedError();
-      const keyed = await readKeyed(req, viewOf(req, res));
+      const keyed = await readKeyed(req, new NodeView(req, res));
       sendAnswer(res, await answerSteps(context, keyed, route, routedOf(req)));
     };
     run().catch((error: unknown) => fail(context, error, res, next));

@@ -4,7 +4,7 @@
  */
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { RequestView } from "./keyed.js";
-import { pathOf, viewOf } from "./request.js";
+import { NodeView, pathOf } from "./request.js";
 import type { ParsedRequest } from "./request.js";
 import type { RoutedRequest } from "./steps.js";
 
@@ -15,7 +15,7 @@ interface WithRawBody {
 }
 
 export function viewOfFastify(request: FastifyRequest, reply: FastifyReply): RequestView {
-  return viewOf(parsedRequest(request), reply.raw);
+  return new NodeView(parsedRequest(request), reply.raw);
 }
 
 /** What a steps route keeps of a request. */

@@ -61,7 +61,7 @@ export function plainRoute(parts: FetchParts, given?: RouteOptions): Route {
     const { request, rest, holder } = exchange;
     if (holders.has(holder)) return handle() as Reply;
     const open = new OpenExchange(exchange, maxRequestBytes);
-    const read = await orRefusal(context, open, () => readKeyed(request, open.view()));
+    const read = await orRefusal(context, open, async () => readKeyed(request, open.view()));
     if (read instanceof Refused) return read.response;
     if (read === undefined) return handle() as Reply;
     const unprotected = whenUnprotected(context.options, read);

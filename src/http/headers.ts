@@ -100,3 +100,9 @@ function sameValue(before: OutgoingHttpHeader | undefined, after: OutgoingHttpHe
     return JSON.stringify(before) === JSON.stringify(after);
   return String(before) === String(after);
 }
+
+/** https://html.spec.whatwg.org/multipage/server-sent-events.html: a response of this type has no end of its own. */
+export function isEventStream(res: ServerResponse): boolean {
+  const type = res.getHeader("Content-Type");
+  return typeof type === "string" && /^\s*text\/event-stream\s*(;|$)/i.test(type);
+}

@@ -2,8 +2,11 @@
  * Reads what a claim needs from a request: key, scope, fingerprint. Owns: when a request passes without a key. Adapters say how
  * their requests are looked at.
  */
+import { whenReady } from "../core/awaitable.js";
+import type { Awaitable } from "../core/awaitable.js";
 import { IdempotencyError } from "../core/errors.js";
 import { createFingerprinter } from "../core/fingerprint.js";
+import type { RequestContent } from "../core/fingerprint.js";
 import { parseKey, parseOwnKey, weakness } from "../core/key.js";
 import type { ParsedKey } from "../core/key.js";
 import type { ResolvedOptions, ResolvedRoute } from "../core/options.js";
@@ -23,9 +26,12 @@ export interface RequestView extends ContentView {
   whenGone(): AbortSignal;
 }
 
-type Read<Request, Answer> = (request: Request, view: RequestView) => Promise<Answer>;
+type Read<Request, Answer> = (request: Request, view: RequestView) => Awaitable<Answer>;
 
-/** Reads the key of a request and everything that a claim needs; undefined for one that passes without a key. */
+/**
+ * Reads the key of a request and everything that a claim needs; undefined for one that passes without a key. Throws at once where
+ * nothing had to be waited for.
+ */
 export function keyedReader<Request>(
   context: AdapterContext<Request>,
   route: ResolvedRoute,
@@ -39,7 +45,7 @@ export function keyMaker<Request>(
   route: ResolvedRoute,
 ): Read<Request, Keyed> {
   const read = reader(context, route, "make");
-  return async (request, view) => (await read(request, view)) as Keyed;
+  return (request, view) => read(request, view) as Awaitable<Keyed>;
 }
 
 function reader<Request>(
@@ -49,26 +55,20 @@ function reader<Request>(
 ): Read<Request, Keyed | undefined> {
   const { options, clock } = context;
   const fingerprintOf = createFingerprinter(options.secrets, route.ignoreFields);
-  return async (request, view) => {
-    const taken = options.methods.has(view.method);
-    const parsed = taken ? await readKey(request, view, route) : missing;
-    if (parsed.kind === "invalid")
-      throw new IdempotencyError("key_invalid", { detail: parsed.detail });
-    if (parsed.kind === "missing") {
-      if (route.required) throw new IdempotencyError("key_missing");
-      if (taken) options.onEvent({ type: "unkeyed" });
-      if (whenMissing === "pass") return undefined;
-    } else if (parsed.sent !== undefined) checkStability(parsed.key, route, options);
-    const { key, sent } =
-      parsed.kind === "key" ? parsed : { key: `auto_${clock.uuid()}`, sent: undefined };
-    const scope = checkScope(await options.scope(request));
+  const isKept = whenMissing === "make";
+
+  const keyedBy = (
+    parsed: Exclude<ParsedKey, { readonly kind: "invalid" }>,
+    scope: string,
+    content: RequestContent,
+    request: Request,
+    view: RequestView,
+  ): Keyed => {
     const { waitMs, appliedSeconds } = patienceOf(route, view.headerLines("prefer"));
     const keyed: KeyedRequest = {
       scope,
-      key,
-      fingerprint: fingerprintOf(
-        await comparedContent(request, view, route, whenMissing === "make"),
-      ),
+      key: parsed.kind === "key" ? parsed.key : `auto_${clock.uuid()}`,
+      fingerprint: fingerprintOf(content),
       method: view.method,
       path: view.path,
       requestId: options.requestId?.(request) ?? view.givenId() ?? `req_${clock.uuid()}`,
@@ -76,7 +76,27 @@ function reader<Request>(
       waitMs,
       signal: waitMs === 0 ? neverAborted : view.whenGone(),
     };
+    const sent = parsed.kind === "key" ? parsed.sent : undefined;
     return { request: keyed, sent, appliedWait: appliedSeconds };
+  };
+
+  return (request, view) => {
+    const isTaken = options.methods.has(view.method);
+    return whenReady(isTaken ? readKey(request, view, route) : missing, (parsed) => {
+      if (parsed.kind === "invalid")
+        throw new IdempotencyError("key_invalid", { detail: parsed.detail });
+      if (parsed.kind === "missing") {
+        if (route.required) throw new IdempotencyError("key_missing");
+        if (isTaken) options.onEvent({ type: "unkeyed" });
+        if (whenMissing === "pass") return undefined;
+      } else if (parsed.sent !== undefined) checkStability(parsed.key, route, options);
+      return whenReady(options.scope(request), (given) => {
+        const scope = checkScope(given);
+        return whenReady(comparedContent(request, view, route, isKept), (content) =>
+          keyedBy(parsed, scope, content, request, view),
+        );
+      });
+    });
   };
 }
 
@@ -84,15 +104,20 @@ const missing = { kind: "missing" } as const;
 const neverAborted = new AbortController().signal;
 
 /** A key of the route's own is not echoed: nobody sent that header. */
-async function readKey(
+function readKey(request: unknown, view: RequestView, route: ResolvedRoute): Awaitable<ParsedKey> {
+  return route.key === undefined
+    ? parseKey(view.headerLines("idempotency-key"))
+    : readOwnKey(request, view, route.key);
+}
+
+async function readOwnKey(
   request: unknown,
   view: RequestView,
-  route: ResolvedRoute,
+  keyOf: NonNullable<ResolvedRoute["key"]>,
 ): Promise<ParsedKey> {
-  if (route.key === undefined) return parseKey(view.headerLines("idempotency-key"));
   let given: unknown;
   try {
-    given = await route.key(request);
+    given = await keyOf(request);
   } catch (cause) {
     await demandBody(view, cause);
     throw cause;

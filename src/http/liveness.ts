@@ -1,124 +1,133 @@
 /**
- * What a held response tells of itself. Owns: that it looks as Node's would after the same calls, and that neither it nor its
- * socket tells that the client is gone: pipes, `pipeline` and the `on-finished` of `res.sendFile` stop there, and the handler
- * would never end what its retry is to get.
+ * What a held response tells of its connection. Owns: that neither it nor its socket tells that the client is gone: pipes,
+ * `pipeline` and the `on-finished` of `res.sendFile` stop there, and the handler would never end what its retry is to get.
  */
 import type { ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 
-/** What is faked; the real values are kept beside. */
-interface Faked {
+/** What Node keeps of a connection on its response. */
+interface Connection {
   destroyed: boolean;
+  /** What the getter `closed` tells. */
+  _closed: boolean;
   socket: Socket | null;
-  writableEnded?: boolean;
-  writableFinished?: boolean;
-  closed?: boolean;
 }
-
-const ignore = (_value: never): void => undefined;
 
 /**
- * Makes a response look alive, and ended once the handler has ended it. Returns what ends this. `finished` stays as it is: it is
- * by this that `server.close()` tells a connection that still owes an answer from an idle one, which it cuts.
+ * Makes a response look as if its client were there. `finished` stays as it is: it is by this that `server.close()` tells a
+ * connection that still owes an answer from an idle one, which it cuts.
  */
-export function fakeLiveness(res: ServerResponse, isEnded: () => boolean): () => void {
-  const faked = res as unknown as Faked;
-  let { destroyed, socket } = faked;
-  let held: HeldSocket | undefined;
-  const define = (name: keyof Faked, get: () => unknown, set = ignore): void => {
-    Object.defineProperty(res, name, { get, set, configurable: true, enumerable: true });
-  };
-  define("writableEnded", isEnded);
-  define("writableFinished", () => false);
-  define("closed", () => false);
-  define(
-    "destroyed",
-    () => false,
-    (value: boolean) => (destroyed = value),
-  );
-  define(
-    "socket",
-    () => {
-      if (socket === null) return null;
-      held ??= holdSocket(socket);
-      return held.view;
-    },
-    (value: Socket | null) => (socket = value),
-  );
-  return () => {
-    delete faked.writableEnded;
-    delete faked.writableFinished;
-    delete faked.closed;
-    for (const [name, value] of Object.entries({ destroyed, socket })) {
-      Object.defineProperty(res, name, {
-        value,
-        writable: true,
-        configurable: true,
-        enumerable: true,
-      });
-    }
-    held?.letGo();
-  };
-}
+export class Liveness {
+  readonly #res: Connection;
+  #held: HeldSocket | undefined;
+  #wasDestroyed = false;
+  #wasClosed = false;
 
-interface HeldSocket {
-  /** The socket, of which nobody learns here that it has closed. */
-  readonly view: Socket;
-  /** Hands what waits for the end of the socket on to the socket itself. */
-  letGo(): void;
+  constructor(res: ServerResponse) {
+    this.#res = res as unknown as Connection;
+    this.hideEnd();
+    this.holdSocket();
+  }
+
+  /** To be called when Node has told the response that its client is gone, before anybody else is told. */
+  hideEnd(): void {
+    const res = this.#res;
+    if (res.destroyed) {
+      this.#wasDestroyed = true;
+      res.destroyed = false;
+    }
+    if (res._closed) {
+      this.#wasClosed = true;
+      res._closed = false;
+    }
+  }
+
+  /** To be called when the response has got its socket, which one behind another on a connection gets late. */
+  holdSocket(): void {
+    const { socket } = this.#res;
+    if (socket === null || socket === undefined) return;
+    this.#held = new HeldSocket(socket);
+    this.#res.socket = this.#held.view;
+  }
+
+  /** From here on the response tells the truth. */
+  end(): void {
+    const res = this.#res;
+    const held = this.#held;
+    if (held !== undefined && res.socket === held.view) res.socket = held.socket;
+    if (this.#wasDestroyed) res.destroyed = true;
+    if (this.#wasClosed) res._closed = true;
+    held?.letGo();
+  }
 }
 
 type Listener = (...args: unknown[]) => void;
 
 /** Events that tell of the end of the connection. */
 const ends: ReadonlySet<unknown> = new Set(["close", "error", "end"]);
+const alive: Readonly<Record<string | symbol, unknown>> = {
+  writable: true,
+  destroyed: false,
+  closed: false,
+};
 
-function holdSocket(socket: Socket): HeldSocket {
-  const waiting: [event: string, listener: Listener, isOnce: boolean][] = [];
-  let isLetGo = false;
-  const add = (isOnce: boolean) => (event: string, listener: Listener) => {
-    if (!isLetGo && ends.has(event)) waiting.push([event, listener, isOnce]);
-    else if (isOnce) socket.once(event, listener);
-    else socket.on(event, listener);
-    return view;
-  };
-  const remove = (event: string, listener: Listener) => {
-    const at = waiting.findIndex(([name, known]) => name === event && known === listener);
-    if (at >= 0) waiting.splice(at, 1);
-    else socket.removeListener(event, listener);
-    return view;
-  };
-  const own: Readonly<Record<string | symbol, unknown>> = {
-    on: add(false),
-    addListener: add(false),
-    once: add(true),
-    removeListener: remove,
-    off: remove,
-  };
-  const alive: Readonly<Record<string | symbol, unknown>> = {
-    writable: true,
-    destroyed: false,
-    closed: false,
-  };
-  const view = new Proxy(socket, {
-    get: (target, name) => {
-      if (Object.hasOwn(own, name)) return own[name];
-      if (!isLetGo && Object.hasOwn(alive, name)) return alive[name];
-      const value: unknown = Reflect.get(target, name, target);
-      return typeof value === "function" ? (value.bind(target) as unknown) : value;
-    },
-    set: (target, name, value) => Reflect.set(target, name, value, target),
-  });
-  return {
-    view,
-    letGo: () => {
-      isLetGo = true;
-      for (const [event, listener, isOnce] of waiting.splice(0)) {
-        // The event has passed for those who waited for it here.
-        if (event === "close" && socket.closed) process.nextTick(listener, socket.errored !== null);
-        else if (isOnce) socket.once(event, listener);
-        else socket.on(event, listener);
+/** A socket, of which nobody learns here that it has closed. */
+class HeldSocket implements ProxyHandler<Socket> {
+  readonly socket: Socket;
+  readonly view: Socket;
+  #waiting: [event: string, listener: Listener, isOnce: boolean][] = [];
+  #isLetGo = false;
+
+  constructor(socket: Socket) {
+    this.socket = socket;
+    this.view = new Proxy(socket, this);
+  }
+
+  get(target: Socket, name: string | symbol): unknown {
+    switch (name) {
+      case "on":
+      case "addListener":
+        return (event: string, listener: Listener) => this.#add(event, listener, false);
+      case "once":
+        return (event: string, listener: Listener) => this.#add(event, listener, true);
+      case "off":
+      case "removeListener":
+        return (event: string, listener: Listener) => this.#remove(event, listener);
+      default: {
+        if (!this.#isLetGo && Object.hasOwn(alive, name)) return alive[name];
+        const value: unknown = Reflect.get(target, name, target);
+        return typeof value === "function" ? (value.bind(target) as unknown) : value;
       }
-    },
-  };
+    }
+  }
+
+  set(target: Socket, name: string | symbol, value: unknown): boolean {
+    return Reflect.set(target, name, value, target);
+  }
+
+  /** Hands what waits for the end of the socket on to the socket itself. */
+  letGo(): void {
+    this.#isLetGo = true;
+    const { socket } = this;
+    for (const [event, listener, isOnce] of this.#waiting.splice(0)) {
+      // The event has passed for those who waited for it here.
+      if (event === "close" && socket.closed) process.nextTick(listener, socket.errored !== null);
+      else if (isOnce) socket.once(event, listener);
+      else socket.on(event, listener);
+    }
+  }
+
+  #add(event: string, listener: Listener, isOnce: boolean): Socket {
+    if (!this.#isLetGo && ends.has(event)) this.#waiting.push([event, listener, isOnce]);
+    else if (isOnce) this.socket.once(event, listener);
+    else this.socket.on(event, listener);
+    return this.view;
+  }
+
+  #remove(event: string, listener: Listener): Socket {
+    const at = this.#waiting.findIndex(([name, known]) => name === event && known === listener);
+    if (at >= 0) this.#waiting.splice(at, 1);
+    else this.socket.removeListener(event, listener);
+    return this.view;
+  }
 }

@@ -41,41 +41,36 @@ export function runPlain(
   const watch = (during: string, work: Promise<void>): void => {
     work.catch((error: unknown) => context.options.onEvent({ type: "store_error", during, error }));
   };
-  const answered = new AbortController();
+  let answered = (): void => undefined;
   const recording = record(res, {
     maxBytes: route.maxResponseBytes,
     isStream: route.stream,
     stores: storesHeader(route.storeHeaders),
     onEnd: (response) => {
-      answered.abort();
+      answered();
       if (nothingHappened()) watch("release", release(context, keyed, run, recording));
       else watch("complete", complete(context, keyed, run, recording, response, state));
     },
     onOverflow: () => {
-      answered.abort();
+      answered();
       if (nothingHappened()) watch("release", releaseLarge(context, keyed, run, recording));
       else watch("stream", passLarge(context, keyed, run, recording));
       return "wait";
     },
     onGivenUp: () => {
-      answered.abort();
+      answered();
       watch("give_up", giveUp(run, released));
     },
   });
-  if (route.handlerTimeoutMs > 0)
-    watch("timeout", answerLate(context, keyed, recording, answered.signal));
+  if (route.handlerTimeoutMs > 0) {
+    const answer = (): void => answerLate(context, keyed, recording);
+    answered = context.clock.after(route.handlerTimeoutMs, answer);
+  }
   next();
 }
 
 /** The client is told that its handler takes too long; the handler goes on, and the key with it. */
-async function answerLate(
-  context: AdapterContext<never>,
-  keyed: Keyed,
-  recording: Recording,
-  answered: AbortSignal,
-): Promise<void> {
-  await context.clock.sleep(keyed.request.route.handlerTimeoutMs, answered);
-  if (answered.aborted) return;
+function answerLate(context: AdapterContext<never>, keyed: Keyed, recording: Recording): void {
   const { response, headers } = refusal(context, keyed, new IdempotencyError("handler_timeout"));
   recording.answerEarly(response, headers);
 }

@@ -20,7 +20,8 @@ export function patienceOf(
   prefer: readonly string[],
 ): Patience {
   const ofRouteMs = route.concurrent === "reject" ? 0 : route.concurrent.waitMs;
-  const seconds = route.preferWaitMs === 0 ? undefined : preferredWait(prefer);
+  const isHeard = prefer.length > 0 && route.preferWaitMs > 0;
+  const seconds = isHeard ? preferredWait(prefer) : undefined;
   if (seconds === undefined) return { waitMs: ofRouteMs, appliedSeconds: undefined };
   const waitMs = Math.min(seconds * 1_000, Math.max(route.preferWaitMs, ofRouteMs));
   return { waitMs, appliedSeconds: Math.ceil(waitMs / 1_000) };

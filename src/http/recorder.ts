@@ -7,20 +7,22 @@ import type { ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { StoredResponse } from "../core/record.js";
 import { answerBeside } from "./beside.js";
-import { hasNoBody, joined, pickCallback, toBuffer } from "./chunks.js";
+import { endArguments, hasNoBody, joined, pickCallback, toBuffer } from "./chunks.js";
 import type { Callback } from "./chunks.js";
 import {
   headersOfHandler,
+  isEventStream,
   orderAsReplayed,
   resetHeaders,
   takeHeaders,
   takeRemovals,
 } from "./headers.js";
 import type { HeaderSnapshot } from "./headers.js";
-import { fakeLiveness } from "./liveness.js";
-import type { Headers, RecorderOptions, Recording, Unheld } from "./recording.js";
-import { applyHeaders, nodeError, replaceMethods } from "./response-methods.js";
-import type { ReplacedMethods } from "./response-methods.js";
+import { tabulateResponse } from "./hidden-class.js";
+import { Liveness } from "./liveness.js";
+import type { Headers, RecorderOptions, Recording, StatusLine, Unheld } from "./recording.js";
+import { applyHeaders, nodeError, HeldMethods } from "./response-methods.js";
+import type { ResponseHolder } from "./response-methods.js";
 import { putHead, setAll } from "./send-response.js";
 
 /** Begins to record. The response must not have been begun. */
@@ -34,18 +36,13 @@ interface Internals {
   _header: string | null;
 }
 
-interface StatusLine {
-  readonly status: number;
-  readonly statusMessage: string | undefined;
-}
-
 const heldHead = "held by oncekey";
 
-class Recorder implements Recording {
+class Recorder implements Recording, ResponseHolder {
   readonly #res: ServerResponse & Partial<Internals>;
   readonly #options: RecorderOptions;
-  readonly #methods: ReplacedMethods;
-  readonly #unfake: () => void;
+  readonly #methods: HeldMethods;
+  readonly #liveness: Liveness;
   readonly #headersBefore: HeaderSnapshot;
   readonly #forgetRemovals: () => void;
   readonly #statusBefore: number;
@@ -69,25 +66,14 @@ class Recorder implements Recording {
   readonly #waiting: Callback[] = [];
 
   constructor(res: ServerResponse, options: RecorderOptions) {
+    tabulateResponse(res);
     this.#res = res;
     this.#options = options;
     this.#headersBefore = takeHeaders(res);
     this.#forgetRemovals = takeRemovals(res);
     this.#statusBefore = res.statusCode;
-    this.#methods = replaceMethods(res, {
-      write: (chunk, encoding, callback) => this.#write(chunk, encoding, callback),
-      end: (chunk, encoding, callback) => this.#end(chunk, encoding, callback),
-      writeHead: (status, second, third) => this.#writeHead(status, second, third),
-      flushHeaders: () => this.#flushHeaders(),
-      emit: (event, ...args) => this.#emit(event, ...args),
-      // Interim responses and trailers stand outside of what is stored; a replay could not have them.
-      writeEarlyHints: (_hints, callback) => (callback as Callback | undefined)?.(),
-      writeProcessing: (callback) => (callback as Callback | undefined)?.(),
-      addTrailers: (trailers) => this.#addTrailers(trailers),
-      destroy: (error) => this.#destroy(error),
-      detachSocket: (socket) => this.#detach(socket as Socket),
-    });
-    this.#unfake = fakeLiveness(res, () => this.#phase === "ended" || this.#endedInOverflow);
+    this.#methods = new HeldMethods(res, this);
+    this.#liveness = new Liveness(res);
   }
 
   send(headers: Headers): void {
@@ -95,8 +81,8 @@ class Recorder implements Recording {
     this.#letPass();
     orderAsReplayed(this.#res, this.#headersBefore, stored);
     // The whole body is at hand, so that its length frames it, in the first response as in every replay.
-    this.#res.removeHeader("Transfer-Encoding");
-    this.#res.removeHeader("Trailer");
+    for (const name of ["Transfer-Encoding", "Trailer"])
+      if (this.#res.hasHeader(name)) this.#res.removeHeader(name);
     const length = this.#res.getHeader("Content-Length");
     if (length !== undefined && Number(length) !== body.length)
       this.#res.removeHeader("Content-Length");
@@ -133,8 +119,8 @@ class Recorder implements Recording {
     } else {
       // Nobody reads any more, and a pipe into a closed response never ends it.
       this.#res.once("close", () => this.#endStream([]));
-      if (held.length === 0) this.#methods.original("flushHeaders");
-      const flowing = held.length === 0 || this.#methods.original("write", held) === true;
+      if (held.length === 0) this.#methods.original("flushHeaders", []);
+      const flowing = held.length === 0 || this.#methods.original("write", [held]) === true;
       if (flowing) process.nextTick(() => this.#res.emit("drain"));
       // Destroyed while the row was told: its close may have passed.
       if (this.#res.destroyed) this.#endStream([]);
@@ -158,7 +144,7 @@ class Recorder implements Recording {
       if (this.#res._header === heldHead) this.#res._header = null;
       // The response that Fastify's inject makes writes the last bytes by a method of its own that is ours by now.
       this.#isLeaving = true;
-      this.#methods.original("end", ...args);
+      this.#methods.original("end", args);
     });
   }
 
@@ -175,14 +161,14 @@ class Recorder implements Recording {
     this.#tellClose();
   }
 
-  #write(chunk: unknown, encoding: unknown, callback: unknown): unknown {
+  write(chunk: unknown, encoding: unknown, callback: unknown): unknown {
     const done = pickCallback(encoding, callback);
     if (this.#isOver()) {
       process.nextTick(() => done?.(nodeError("ERR_STREAM_WRITE_AFTER_END", "write after end")));
       return false;
     }
     if (this.#phase === "passing")
-      return this.#methods.original("write", chunk, encoding, callback);
+      return this.#methods.original("write", [chunk, encoding, callback]);
     this.#implyHead();
     this.#judge();
     this.#hold(chunk, encoding);
@@ -194,7 +180,7 @@ class Recorder implements Recording {
     return true;
   }
 
-  #end(chunk: unknown, encoding: unknown, callback: unknown): unknown {
+  end(chunk: unknown, encoding: unknown, callback: unknown): unknown {
     const hasChunk = typeof chunk !== "function";
     const done = hasChunk ? pickCallback(encoding, callback) : (chunk as Callback);
     if (this.#isOver()) {
@@ -219,9 +205,9 @@ class Recorder implements Recording {
     return this.#res;
   }
 
-  #writeHead(status: unknown, second: unknown, third: unknown): unknown {
+  writeHead(status: unknown, second: unknown, third: unknown): unknown {
     if (this.#phase === "passing")
-      return this.#methods.original("writeHead", status, second, third);
+      return this.#methods.original("writeHead", [status, second, third]);
     if (this.#isHeadFixed()) {
       throw nodeError(
         "ERR_HTTP_HEADERS_SENT",
@@ -242,9 +228,9 @@ class Recorder implements Recording {
     return this.#res;
   }
 
-  #flushHeaders(): void {
+  flushHeaders(): void {
     if (this.#phase === "passing") {
-      this.#methods.original("flushHeaders");
+      this.#methods.original("flushHeaders", []);
       return;
     }
     this.#implyHead();
@@ -258,12 +244,12 @@ class Recorder implements Recording {
     if (this.#options.isStream === true || isEventStream(this.#res)) this.#overflow("stream");
   }
 
-  #addTrailers(trailers: unknown): void {
-    if (this.#phase === "passing") this.#methods.original("addTrailers", trailers);
+  addTrailers(trailers: unknown): void {
+    if (this.#phase === "passing") this.#methods.original("addTrailers", [trailers]);
   }
 
   /** The handler gives its response up: no part of it was sent, and no answer stands for what was done. */
-  #destroy(error: unknown): unknown {
+  destroy(error: unknown): unknown {
     if (this.#phase === "held" || this.#phase === "overflow") {
       const hasOverflown = this.#hasOverflown();
       this.#letPass();
@@ -271,13 +257,13 @@ class Recorder implements Recording {
       // Of a response that has overflown the row is being told, and its end is that of the connection.
       if (!hasOverflown && !this.#isDropping) this.#options.onGivenUp?.();
     }
-    this.#methods.original("destroy", error);
+    this.#methods.original("destroy", [error]);
     if (this.#phase === "passing") this.#tellClose();
     return this.#res;
   }
 
   /** The handler takes the socket: what it writes to it waits there until the row says that the response is not stored. */
-  #detach(socket: Socket): void {
+  detachSocket(socket: unknown): void {
     if (this.#phase === "held") this.#overflow("stream");
     if (this.#phase === "held") {
       throw nodeError("ERR_INVALID_STATE", "A transaction route cannot give its socket away");
@@ -286,15 +272,35 @@ class Recorder implements Recording {
       this.#taken = this.#res.req.socket;
       this.#taken.cork();
     }
-    this.#methods.original("detachSocket", this.#taken ?? socket);
+    this.#methods.original("detachSocket", [this.#taken ?? socket]);
   }
 
   /** The client hung up: whoever pipes into this response must not stop because of it. */
-  #emit(event: unknown, ...args: readonly unknown[]): unknown {
+  emit(event: unknown, ...args: readonly unknown[]): unknown {
     if (event !== "close" || this.#phase === "passing")
-      return this.#methods.original("emit", event, ...args);
+      return this.#methods.original("emit", [event, ...args]);
+    this.#liveness.hideEnd();
     this.#clientClosed = true;
     return true;
+  }
+
+  // Interim responses and trailers stand outside of what is stored; a replay could not have them.
+  writeEarlyHints(_hints: unknown, callback: unknown): void {
+    (callback as Callback | undefined)?.();
+  }
+
+  writeProcessing(callback: unknown): void {
+    (callback as Callback | undefined)?.();
+  }
+
+  assignSocket(socket: unknown): void {
+    this.#methods.original("assignSocket", [socket]);
+    if (this.#phase !== "passing") this.#liveness.holdSocket();
+  }
+
+  isEnded(): boolean {
+    if (this.#phase === "passing") return this.#res.finished;
+    return this.#phase === "ended" || this.#endedInOverflow;
   }
 
   #isHeadFixed(): boolean {
@@ -361,7 +367,7 @@ class Recorder implements Recording {
     if (this.#phase === "passing") return;
     this.#phase = "passing";
     this.#res._header = null;
-    this.#unfake();
+    this.#liveness.end();
     for (const done of this.#waiting.splice(0)) process.nextTick(done);
   }
 
@@ -382,7 +388,7 @@ class Recorder implements Recording {
 
   /** By the method of before: what lies over ours since has done its part, and may think that all is over. */
   #endNow(body: Uint8Array): void {
-    this.#methods.original("end", ...(body.length === 0 ? [] : [body]));
+    this.#methods.original("end", endArguments(body));
     this.#tellClose();
   }
 
@@ -391,10 +397,4 @@ class Recorder implements Recording {
     this.#clientClosed = false;
     this.#res.emit("close");
   }
-}
-
-/** https://html.spec.whatwg.org/multipage/server-sent-events.html: a response of this type has no end of its own. */
-function isEventStream(res: ServerResponse): boolean {
-  const type = res.getHeader("Content-Type");
-  return typeof type === "string" && /^\s*text\/event-stream\s*(;|$)/i.test(type);
 }

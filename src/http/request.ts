@@ -3,6 +3,8 @@
  * Must never take a body that is there but unread for an empty one.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { whenReady } from "../core/awaitable.js";
+import type { Awaitable } from "../core/awaitable.js";
 import type { BodyContent, RequestContent } from "../core/fingerprint.js";
 import { headerLines } from "../core/key.js";
 import type { RequestView } from "./keyed.js";
@@ -32,31 +34,51 @@ export function keepRawBody(req: IncomingMessage, _res: unknown, bytes: Uint8Arr
 }
 
 /** A Node request as the reading of keys looks at it. */
-export function viewOf(req: ParsedRequest, res: ServerResponse): RequestView {
-  return {
-    method: req.method ?? "",
-    url: urlOf(req),
-    path: pathOf(req),
-    headerLines: (name) => headerLines(req.rawHeaders, name),
-    content: () => readContent(req),
-    givenId: () => givenRequestId(req),
-    whenGone: () => {
-      const gone = new AbortController();
-      res.once("close", () => gone.abort());
-      return gone.signal;
-    },
-  };
-}
+export class NodeView implements RequestView {
+  readonly #req: ParsedRequest;
+  readonly #res: ServerResponse;
 
-async function readContent(req: ParsedRequest): Promise<RequestContent> {
-  const body = await readBody(req);
-  return {
-    method: req.method ?? "",
-    url: urlOf(req),
-    contentType: req.headers["content-type"],
-    body,
-    sent: sentBytes(req, body),
-  };
+  constructor(req: ParsedRequest, res: ServerResponse) {
+    this.#req = req;
+    this.#res = res;
+  }
+
+  get method(): string {
+    return this.#req.method ?? "";
+  }
+
+  get url(): string {
+    return urlOf(this.#req);
+  }
+
+  get path(): string {
+    return pathOf(this.#req);
+  }
+
+  headerLines(name: string): readonly string[] {
+    return headerLines(this.#req.rawHeaders, name);
+  }
+
+  content(): Awaitable<RequestContent> {
+    const req = this.#req;
+    return whenReady(readBody(req), (body) => ({
+      method: this.method,
+      url: this.url,
+      contentType: req.headers["content-type"],
+      body,
+      sent: sentBytes(req, body),
+    }));
+  }
+
+  givenId(): string | undefined {
+    return givenRequestId(this.#req);
+  }
+
+  whenGone(): AbortSignal {
+    const gone = new AbortController();
+    this.#res.once("close", () => gone.abort());
+    return gone.signal;
+  }
 }
 
 /** Where the client sent it, wherever routers are mounted. */
@@ -66,7 +88,9 @@ function urlOf(req: ParsedRequest): string {
 
 /** Path without the query, which may hold what should not be kept. */
 export function pathOf(req: ParsedRequest): string {
-  return urlOf(req).split("?", 1)[0] ?? "/";
+  const url = urlOf(req);
+  const cut = url.indexOf("?");
+  return cut === -1 ? url : url.slice(0, cut);
 }
 
 /** The id that other middleware gave the request, so that `Original-Request` can be found in the logs. */
@@ -77,7 +101,7 @@ function givenRequestId(req: ParsedRequest): string | undefined {
   return typeof header === "string" && /^[\x21-\x7e]{1,128}$/.test(header) ? header : undefined;
 }
 
-async function readBody(req: ParsedRequest): Promise<BodyContent> {
+function readBody(req: ParsedRequest): Awaitable<BodyContent> {
   const length = Number(req.headers["content-length"] ?? 0);
   if (length === 0 && req.headers["transfer-encoding"] === undefined) return { kind: "none" };
   const { body } = req;

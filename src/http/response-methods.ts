@@ -15,39 +15,104 @@ const replaced = [
   "addTrailers",
   "destroy",
   "detachSocket",
+  "assignSocket",
 ] as const;
 type Replaced = (typeof replaced)[number];
 type Method = (...args: readonly unknown[]) => unknown;
+type Methods = Readonly<Record<Replaced, Method>>;
 
-export interface ReplacedMethods {
-  /** Calls the method as it was before. */
-  original(name: Replaced, ...args: readonly unknown[]): unknown;
-  /** Puts all methods back, and with them away what others have laid over ours since. */
-  restore(): void;
+/** What the methods of a response do while somebody holds it. */
+export type ResponseHolder = Methods & {
+  /** What `writableEnded` tells. */
+  readonly isEnded: () => boolean;
+};
+
+const holder = Symbol("oncekey holder");
+
+interface Held {
+  [holder]: ResponseHolder;
 }
 
-export function replaceMethods(
-  res: ServerResponse,
-  methods: Record<Replaced, Method>,
-): ReplacedMethods {
-  const own = replaced.map((name) => [name, Object.getOwnPropertyDescriptor(res, name)] as const);
-  const before = new Map(replaced.map((name) => [name, res[name] as Method]));
-  for (const name of replaced) {
-    Object.defineProperty(res, name, { value: methods[name], writable: true, configurable: true });
+/** The same functions for every response: closures would be most of what a held one weighs. */
+const methods = Object.fromEntries(
+  replaced.map((name) => {
+    const handOver = function (this: Held, ...args: readonly unknown[]): unknown {
+      return this[holder][name](...args);
+    };
+    return [name, handOver];
+  }),
+) as Methods;
+
+const writableEnded: PropertyDescriptor & ThisType<Held> = {
+  get() {
+    return this[holder].isEnded();
+  },
+  configurable: true,
+  enumerable: true,
+};
+
+/**
+ * A response whose methods are its holder's. They are set on the response itself: sub-apps of Express change its prototype
+ * while it is held.
+ */
+export class HeldMethods {
+  readonly #res: ServerResponse;
+  readonly #before: Methods;
+  /** What middleware in front had laid over the response's methods. */
+  readonly #laidOver: readonly (readonly [Replaced, PropertyDescriptor])[];
+
+  constructor(res: ServerResponse, by: ResponseHolder) {
+    this.#res = res;
+    this.#before = methodsOf(res);
+    this.#laidOver = laidOver(res);
+    for (const [name] of this.#laidOver)
+      Object.defineProperty(res, name, { value: undefined, writable: true });
+    Object.assign(res, methods, { [holder]: by });
+    Object.defineProperty(res, "writableEnded", writableEnded);
   }
+
+  /** Calls the method as it was before. Node tells a missing argument from an undefined one in some of these. */
+  original(name: Replaced, args: readonly unknown[]): unknown {
+    let count = args.length;
+    while (count > 0 && args[count - 1] === undefined) count -= 1;
+    const given = count === args.length ? args : args.slice(0, count);
+    return Reflect.apply(this.#before[name], this.#res, given);
+  }
+
+  /** Puts all methods back, and with them away what others have laid over ours since. */
+  restore(): void {
+    const res = this.#res as Partial<ServerResponse>;
+    for (const name of replaced) delete res[name];
+    delete (res as { writableEnded?: boolean }).writableEnded;
+    for (const [name, descriptor] of this.#laidOver) Object.defineProperty(res, name, descriptor);
+  }
+}
+
+function methodsOf(res: ServerResponse): Methods {
+  const all = res as unknown as Methods;
   return {
-    original: (name, ...args) => {
-      // Node tells a missing argument from an undefined one in some of these.
-      const given = args.slice(0, args.findLastIndex((arg) => arg !== undefined) + 1);
-      return before.get(name)?.apply(res, given);
-    },
-    restore: () => {
-      for (const [name, descriptor] of own) {
-        if (descriptor === undefined) delete (res as Partial<ServerResponse>)[name];
-        else Object.defineProperty(res, name, descriptor);
-      }
-    },
+    write: all.write,
+    end: all.end,
+    writeHead: all.writeHead,
+    flushHeaders: all.flushHeaders,
+    emit: all.emit,
+    writeEarlyHints: all.writeEarlyHints,
+    writeProcessing: all.writeProcessing,
+    addTrailers: all.addTrailers,
+    destroy: all.destroy,
+    detachSocket: all.detachSocket,
+    assignSocket: all.assignSocket,
   };
+}
+
+const nothing: readonly (readonly [Replaced, PropertyDescriptor])[] = [];
+
+function laidOver(res: ServerResponse): readonly (readonly [Replaced, PropertyDescriptor])[] {
+  if (!replaced.some((name) => Object.hasOwn(res, name))) return nothing;
+  return replaced.flatMap((name) => {
+    const descriptor = Object.getOwnPropertyDescriptor(res, name);
+    return descriptor === undefined ? [] : [[name, descriptor] as const];
+  });
 }
 
 /** As writeHead of Node does: an object sets, a flat array (or one of pairs) replaces and keeps repetitions. */

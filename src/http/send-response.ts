@@ -2,7 +2,9 @@
  * Writing a stored response on a response of Node. Owns: the order of status, removed and set headers.
  */
 import type { ServerResponse } from "node:http";
+import { endArguments } from "./chunks.js";
 import type { StoredHeader, StoredResponse } from "../core/record.js";
+import { tabulateResponse } from "./hidden-class.js";
 
 /** Sends a stored response on a response that nothing was written to. */
 export function sendResponse(
@@ -10,10 +12,11 @@ export function sendResponse(
   response: StoredResponse,
   headers: readonly StoredHeader[],
 ): void {
+  tabulateResponse(res);
   putHead(res, response);
   setAll(res, headers);
-  if (response.body.length === 0) res.end();
-  else res.end(response.body);
+  const { end } = res as { end: (...args: readonly unknown[]) => unknown };
+  Reflect.apply(end, res, endArguments(response.body));
 }
 
 export function putHead(res: ServerResponse, response: StoredResponse): void {

@@ -143,14 +143,12 @@ function runHandler<Req extends Claimant, Res extends ServerResponse>(
   const { route, handler, req, res } = call;
   let answered: (ending: Ending) => void = () => undefined;
   const answer = new Promise<Ending>((resolve) => (answered = resolve));
-  let streams: (ending: Ending) => void = () => undefined;
-  // A stream has no end that could be waited for.
-  const streamed = new Promise<Ending>((resolve) => (streams = resolve));
+  let stream = (): void => undefined;
   const recording = record(res, {
     maxBytes: route.maxResponseBytes,
     stores: storesHeader(route.storeHeaders),
     onOverflow: (why) => {
-      if (why === "stream") streams({ kind: "streams" });
+      if (why === "stream") stream();
       else answered({ kind: "too_large" });
       return "drop";
     },
@@ -165,10 +163,17 @@ function runHandler<Req extends Claimant, Res extends ServerResponse>(
     }
     return answer;
   };
-  const stopWaiting = new AbortController();
-  const late = context.clock
-    .sleep(route.transactionTimeoutMs, stopWaiting.signal)
-    .then((): Ending => ({ kind: "late" }));
-  const ending = Promise.race([run(), streamed, late]).finally(() => stopWaiting.abort());
+  const ending = new Promise<Ending>((resolve, reject) => {
+    const stopWaiting = context.clock.after(route.transactionTimeoutMs, () =>
+      resolve({ kind: "late" }),
+    );
+    const end = (ended: Ending): void => {
+      stopWaiting();
+      resolve(ended);
+    };
+    // A stream has no end that could be waited for.
+    stream = () => end({ kind: "streams" });
+    run().then(end, reject);
+  });
   return { recording, ending };
 }
