@@ -217,7 +217,10 @@ class Room {
       const leader = group === undefined ? undefined : first(group.waiters);
       if (group === undefined || leader === undefined) return;
       leader.isLeading = true;
-      const looked = await leader.request.look();
+      const wasKnown = group.hasLooked;
+      const found = await leader.request.look();
+      // A look that the shutdown has cut off takes nothing away from what the one before it found.
+      const looked = this.#isClosed && wasKnown && isUnavailable(found) ? busy() : found;
       leader.isLeading = false;
       group.hasLooked = true;
       if (looked === "claimed") {
@@ -236,7 +239,7 @@ class Room {
   /** Tells a final answer to all it holds for. */
   async #tell(group: Group, leader: Waiter, looked: Outcome): Promise<void> {
     leader.answer(looked);
-    const isStoreAway = looked.kind === "refuse" && looked.error.code === "store_unavailable";
+    const isStoreAway = isUnavailable(looked);
     const told = isStoreAway ? this.#all() : [group];
     // Whoever comes from now on has to look for itself.
     this.#forget(told);
@@ -284,6 +287,12 @@ class Room {
 function first(waiters: ReadonlySet<Waiter>): Waiter | undefined {
   for (const waiter of waiters) return waiter;
   return undefined;
+}
+
+function isUnavailable(looked: Looked): boolean {
+  return (
+    looked !== "claimed" && looked.kind === "refuse" && looked.error.code === "store_unavailable"
+  );
 }
 
 function isBusy(looked: Outcome): boolean {
