@@ -1,0 +1,11 @@
+/** oncekey/pipeline: stable keys and keyed upserts for data pipelines. This entry imports no driver. */
+export type {
+  BadRow,
+  BatchCounts,
+  BatchOptions,
+  BatchQueryResult,
+  InTransaction,
+  SinkBatch,
+  SinkDescription,
+  SinkRow,
+} from "./pipeline/description.js";
