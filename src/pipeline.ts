@@ -9,3 +9,5 @@ export type {
   SinkDescription,
   SinkRow,
 } from "./pipeline/description.js";
+export { stableKey, weakEventId } from "./pipeline/stable-key.js";
+export type { KeyPart, WeakId } from "./pipeline/stable-key.js";
