@@ -11,3 +11,30 @@ export type {
 } from "./pipeline/description.js";
 export { stableKey, weakEventId } from "./pipeline/stable-key.js";
 export type { KeyPart, WeakId } from "./pipeline/stable-key.js";
+export { recomputeAggregate } from "./pipeline/aggregate.js";
+export type { Aggregate } from "./pipeline/aggregate.js";
+export type {
+  AggregateKey,
+  AggregateOptions,
+  BackfillOptions,
+  BackfillProgress,
+  DayTimeZone,
+  RecomputeCounts,
+  TimeZoneChange,
+} from "./pipeline/aggregate-options.js";
+export {
+  contentEncodings,
+  decodeContent,
+  isEncodingError,
+  readContentEncoding,
+} from "./pipeline/content-encoding.js";
+export type { ContentEncoding } from "./pipeline/content-encoding.js";
+export type { RecordBlock, RecordFault, RecordFaultCode } from "./pipeline/record-block.js";
+export { readRecords } from "./pipeline/records.js";
+export type { ReadRecordsOptions } from "./pipeline/records.js";
+export { aggregateWorker } from "./workers/aggregates.js";
+export type {
+  AggregateEvent,
+  AggregateWorker,
+  AggregateWorkerOptions,
+} from "./workers/aggregates.js";

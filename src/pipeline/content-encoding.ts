@@ -2,8 +2,7 @@
  * Undoes a Content-Encoding (RFC 9110, section 8.4) of a body as it comes. Owns: which encodings are known. Unpacks no more than its
  * reader asks for, so that a small body which unpacks to a large one costs time and no memory.
  */
-import { Readable } from "node:stream";
-import { createGunzip, createInflate, createBrotliDecompress } from "node:zlib";
+import { pipeline, Readable } from "node:stream";
 import type { Transform } from "node:stream";
 import * as zlib from "node:zlib";
 import { unpackZstd } from "./zstd.js";
@@ -15,6 +14,11 @@ export type ContentEncoding = (typeof contentEncodings)[number] | "identity";
 /** Thrown by the stream where its bytes are not what the header says. */
 export class EncodingError extends Error {
   override readonly name = "EncodingError";
+}
+
+/** Whether a body was broken or cut off. */
+export function isEncodingError(error: unknown): boolean {
+  return error instanceof EncodingError;
 }
 
 /** Reads a Content-Encoding header; undefined for one that is not known. Several encodings at once are not. */
@@ -61,22 +65,16 @@ function unpack(
   encoding: Exclude<ContentEncoding, "identity">,
 ): AsyncIterable<Uint8Array> {
   const decoder = decoderOf(encoding);
-  // `compose` destroys both ends when either fails or is given up.
-  return decoder === undefined
-    ? unpackZstd(source)
-    : (Readable.from(source, { objectMode: false }).compose(decoder) as AsyncIterable<Uint8Array>);
+  if (decoder === undefined) return unpackZstd(source);
+  // Destroys both ends when either fails or is given up; whoever reads is told by the decoder itself.
+  pipeline(Readable.from(source, { objectMode: false }), decoder, () => undefined);
+  return decoder as AsyncIterable<Uint8Array>;
 }
 
 /** Undefined for Zstandard on a runtime without it: Node has it since 22.15. */
 function decoderOf(encoding: Exclude<ContentEncoding, "identity">): Transform | undefined {
-  switch (encoding) {
-    case "gzip":
-      return createGunzip();
-    case "deflate":
-      return createInflate();
-    case "br":
-      return createBrotliDecompress();
-    case "zstd":
-      return (zlib as { createZstdDecompress?: () => Transform }).createZstdDecompress?.();
-  }
+  if (encoding === "gzip") return zlib.createGunzip();
+  if (encoding === "deflate") return zlib.createInflate();
+  if (encoding === "br") return zlib.createBrotliDecompress();
+  return (zlib as { createZstdDecompress?: () => Transform }).createZstdDecompress?.();
 }
