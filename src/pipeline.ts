@@ -11,3 +11,10 @@ export type {
 } from "./pipeline/description.js";
 export { stableKey, weakEventId } from "./pipeline/stable-key.js";
 export type { KeyPart, WeakId } from "./pipeline/stable-key.js";
+export { jsonText } from "./pipeline/encoders.js";
+export type { JsonText } from "./pipeline/encoders.js";
+export { reapBatches } from "./pipeline/reap-batches.js";
+export type { ReapBatchesOptions } from "./pipeline/reap-batches.js";
+export type { UpsertSinkOptions } from "./pipeline/sink-options.js";
+export { upsertSink } from "./pipeline/upsert-sink.js";
+export type { SinkWritable, UpsertSink } from "./pipeline/upsert-sink.js";
