@@ -38,3 +38,10 @@ export type {
   AggregateWorker,
   AggregateWorkerOptions,
 } from "./workers/aggregates.js";
+export { jsonText } from "./pipeline/encoders.js";
+export type { JsonText } from "./pipeline/encoders.js";
+export { reapBatches } from "./pipeline/reap-batches.js";
+export type { ReapBatchesOptions } from "./pipeline/reap-batches.js";
+export type { UpsertSinkOptions } from "./pipeline/sink-options.js";
+export { upsertSink } from "./pipeline/upsert-sink.js";
+export type { SinkWritable, UpsertSink } from "./pipeline/upsert-sink.js";

@@ -206,7 +206,9 @@ class PostgresAggregate implements Aggregate {
         total = { ...total, failed: total.failed + 1 };
         await this.#inTransaction(async (tx) => {
           const held = await tx.query(this.#statements["aggregate-lock-free"].text, [
-            ...[this.name, [key], 1],
+            this.name,
+            [key],
+            1,
           ]);
           if (held.rowCount === 0) return;
           await tx.query(this.#statements["aggregate-set-back"].text, [this.name, key]);

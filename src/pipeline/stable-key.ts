@@ -42,10 +42,10 @@ const maxCanonicalLength = 65_536;
  */
 export function stableKey(parts: { readonly [name: string]: KeyPart }): string {
   if (!isPlain(parts)) throw invalid("stableKey takes an object of named parts.");
-  const canonical = canonicalObject(parts, "", 0);
-  if (canonical.length > maxCanonicalLength)
+  const text = canonicalObject(parts, "", 0);
+  if (text.length > maxCanonicalLength)
     throw invalid(`The parts are longer than ${maxCanonicalLength} characters.`);
-  const hash = createHash("sha256").update(domain).update(canonical, "utf8");
+  const hash = createHash("sha256").update(domain).update(text, "utf8");
   return `${prefix}${hash.digest("base64url")}`;
 }
 

@@ -20,7 +20,7 @@ const dateShape = z
   .regex(/^(?!0000)\d{4}-\d\d-\d\d$/, "must be a date such as 2026-01-31")
   .refine(
     // 31 February becomes a day in March, or no date.
-    (text) => new Date(`${text}T00:00:00Z`).toJSON()?.startsWith(text) === true,
+    (text) => String(new Date(`${text}T00:00:00Z`).toJSON()).startsWith(text),
     "must be a day that exists",
   );
 

@@ -59,8 +59,14 @@ test.each(packers)("%s hands on what its source throws", async (encoding, pack) 
 test("headers", () => {
   const given = [undefined, "", "identity", "GZIP", "x-gzip", "zstd", "gzip, br", "compress"];
   expect(given.map(readContentEncoding)).toEqual([
-    ...["identity", "identity", "identity", "gzip", "gzip", "zstd"],
-    ...[undefined, undefined],
+    "identity",
+    "identity",
+    "identity",
+    "gzip",
+    "gzip",
+    "zstd",
+    undefined,
+    undefined,
   ]);
 });
 
