@@ -45,7 +45,10 @@ export interface AggregateOptions {
    * SQL and part of your program: never make them of anything that came from outside.
    */
   readonly values: Readonly<Record<string, string>>;
-  /** Most keys of one transaction. Default 500. */
+  /**
+   * Most keys of one transaction, which are computed by one look at their events. Default 2,000; more where no index finds the
+   * events of one key.
+   */
   readonly batchKeys?: number;
   /** Longest statement, in ms; Postgres ends it then. Default 10 min; 0: no limit. */
   readonly timeoutMs?: number;
@@ -156,7 +159,7 @@ export function resolveAggregate(given: AggregateOptions): ResolvedAggregate {
     key: given.key,
     day: { ...given.day, timeZone: given.day.timeZone ?? "UTC" },
     values: given.values,
-    batchKeys: given.batchKeys ?? 500,
+    batchKeys: given.batchKeys ?? 2_000,
     timeoutMs: given.timeoutMs ?? 600_000,
   };
 }

@@ -34,7 +34,7 @@ export interface Aggregate {
   /** Computes these keys now, waiting for others who do. When it resolves they hold every event committed before the call. */
   recompute(keys: readonly AggregateKey[]): Promise<RecomputeCounts>;
   /**
-   * Computes marked keys that nobody else computes, some hundreds in one transaction. `hasMore`: another pass may find some.
+   * Computes marked keys that nobody else computes, some thousands in one transaction. `hasMore`: another pass may find some.
    */
   recomputeMarked(): Promise<RecomputeCounts & { readonly hasMore: boolean }>;
   /** Keys that are marked now: with these values, between these days. */

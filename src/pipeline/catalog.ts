@@ -120,7 +120,7 @@ function describe(
     keyColumns: columns.slice(0, key.length),
     keyIndexes: keyIndexes.map(({ name }) => name),
     versionColumn: version === undefined ? undefined : columns[key.length],
-    // Triggers can drop or change rows, rules are passed over by COPY, row security refuses it, and partitions name their own
+    // Triggers of rows can drop or change them, rules are passed over by COPY, row security refuses it, and partitions name their own
     // indexes when a key is there already.
     takesCopy:
       table.kind === "r" &&

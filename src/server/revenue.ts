@@ -18,11 +18,7 @@ const dayMs = 86_400_000;
 const dateShape = z
   .string("must be a date such as 2026-01-31")
   .regex(/^(?!0000)\d{4}-\d\d-\d\d$/, "must be a date such as 2026-01-31")
-  .refine(
-    // 31 February becomes a day in March, or no date.
-    (text) => String(new Date(`${text}T00:00:00Z`).toJSON()).startsWith(text),
-    "must be a day that exists",
-  );
+  .refine(isDay, "must be a day that exists");
 
 export const revenueShape = z
   .strictObject({ from: dateShape.optional(), to: dateShape.optional() })
@@ -35,6 +31,12 @@ export const recomputeShape = z
   .superRefine(checkRange);
 
 export const merchantShape = z.strictObject({ time_zone: textOf(64) });
+
+/** 31 February becomes a day in March, or none at all. */
+function isDay(text: string): boolean {
+  const ms = Date.parse(`${text}T00:00:00Z`);
+  return !Number.isNaN(ms) && new Date(ms).toISOString().startsWith(text);
+}
 
 function checkRange(
   { from, to }: { from?: string | undefined; to?: string | undefined },

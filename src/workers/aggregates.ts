@@ -24,6 +24,11 @@ export interface AggregateWorkerOptions {
   readonly aggregates: readonly Aggregate[];
   /** How often an idle worker looks for marks, in ms. Default 1 s. */
   readonly pollMs?: number;
+  /**
+   * Most of its time that a started worker computes, from 0.01 to 1: after each pass it rests. A key that events keep arriving for
+   * is marked again and again, and computed once for all of them. Default 0.2.
+   */
+  readonly maxShare?: number;
   /** Observers; what they throw is dropped. */
   readonly hooks?: { readonly onEvent?: (event: AggregateEvent) => void };
   /** For tests. */
@@ -41,6 +46,8 @@ export interface AggregateWorker {
   stop(): Promise<void>;
 }
 
+/** A figure is never older than a pass and this. */
+const longestRestMs = 30_000;
 /** Longest pause while passes fail, as a multiple of the poll. */
 const longestFailurePause = 30;
 
@@ -52,6 +59,7 @@ const shape = z.strictObject({
     .min(1)
     .max(2 ** 31 - 1)
     .optional(),
+  maxShare: z.number().min(0.01).max(1).optional(),
   hooks: z.strictObject({ onEvent: z.custom(isFunction).optional() }).optional(),
   clock: z.custom<Clock>().optional(),
 });
@@ -59,7 +67,7 @@ const shape = z.strictObject({
 /** @throws `options_invalid` that lists every problem at once. */
 export function aggregateWorker(given: AggregateWorkerOptions): AggregateWorker {
   checkOptions("aggregateWorker", shape, given);
-  const { aggregates, pollMs = 1_000, hooks, clock = systemClock } = given;
+  const { aggregates, pollMs = 1_000, maxShare = 0.2, hooks, clock = systemClock } = given;
   const wakes = aggregates.map((aggregate) => ({ aggregate, wake: createWake(clock) }));
   const stopped = new AbortController();
   const tell = (event: AggregateEvent): void => {
@@ -90,8 +98,11 @@ export function aggregateWorker(given: AggregateWorkerOptions): AggregateWorker 
   const loop = async ({ aggregate, wake }: (typeof wakes)[number]): Promise<void> => {
     for (let failures = 0; !stopped.signal.aborted;) {
       try {
+        const startedMs = clock.monotonicMs();
         const { hasMore } = await pass(aggregate);
         failures = 0;
+        const restMs = (clock.monotonicMs() - startedMs) * (1 / maxShare - 1);
+        if (hasMore) await clock.sleep(Math.min(restMs, longestRestMs), stopped.signal);
         if (!hasMore) await wake.wait(pollMs);
       } catch (error) {
         tell({ type: "store_error", aggregate: aggregate.name, error });

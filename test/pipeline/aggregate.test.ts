@@ -30,7 +30,11 @@ test("events that are written, overwritten, moved and deleted are counted as the
   await sell(pool, "c", "m2", 5, "2026-03-02T00:00:00Z");
   expect(await countMarks(pool)).toBe(3);
   expect(await revenue.recomputeMarked()).toEqual({
-    ...{ keys: 2, written: 2, removed: 0, failed: 0, hasMore: true },
+    keys: 2,
+    written: 2,
+    removed: 0,
+    failed: 0,
+    hasMore: true,
   });
   expect(await revenueRows(pool)).toEqual(["m1 2026-03-01 30/2", "m2 2026-03-02 5/1"]);
   expect(await countMarks(pool)).toBe(0);
@@ -125,7 +129,11 @@ test("a key that cannot be computed holds up no other", async () => {
   );
   await sell(pool, "a", "m1", 10);
   expect(await revenue.recomputeMarked()).toEqual({
-    ...{ keys: 1, written: 1, removed: 0, failed: 1, hasMore: false },
+    keys: 1,
+    written: 1,
+    removed: 0,
+    failed: 1,
+    hasMore: false,
   });
   expect(await revenueRows(pool)).toEqual(["m1 2026-03-01 10/1"]);
   expect(await revenue.marked()).toEqual([{ merchant_id: "bad", day: "2026-03-01" }]);
