@@ -18,3 +18,15 @@ export type { ReapBatchesOptions } from "./pipeline/reap-batches.js";
 export type { UpsertSinkOptions } from "./pipeline/sink-options.js";
 export { upsertSink } from "./pipeline/upsert-sink.js";
 export type { SinkWritable, UpsertSink } from "./pipeline/upsert-sink.js";
+export { folderStorage } from "./pipeline/merge-storage.js";
+export type { MergeStorage } from "./pipeline/merge-storage.js";
+export type {
+  DeltaEngine,
+  MergeEngine,
+  RunStatement,
+  StatementEngine,
+} from "./pipeline/merge-engine.js";
+export { databricksStatements, hiveStatements } from "./pipeline/merge-statements.js";
+export type { MergeSinkOptions } from "./pipeline/merge-options.js";
+export { mergeSink } from "./pipeline/merge-sink.js";
+export type { MergeCounts, MergeSink } from "./pipeline/merge-sink.js";
