@@ -115,6 +115,12 @@ export async function readColumns(engine: MergeEngine, target: MergeTarget): Pro
     const rows = await engine.run(uniqueQueries[dialect], values);
     problems.push(...indexProblems(dialect, target.key, rows));
   }
+  // Else MySQL stores 0 for what is no number, and half of a text that is too long.
+  if (dialect === "mysql") {
+    const [mode] = await engine.run("SELECT @@SESSION.sql_mode AS mode", []);
+    if (!/STRICT_(?:ALL|TRANS)_TABLES/.test(String(mode?.["mode"])))
+      problems.push("the session's sql_mode is not strict");
+  }
   if (problems.length > 0)
     throw new IdempotencyError("table_unsuitable", {
       detail: `Table ${target.table}: ${problems.join("; ")}.`,

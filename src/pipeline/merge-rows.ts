@@ -58,7 +58,7 @@ export function jsonFaultOf(row: SinkRow, columns: readonly string[]): MergeFaul
     : { column, problem: "is binary, which this dialect cannot be given: encode it as text" };
 }
 
-/** The rows as one JSON array; columns that are NULL are left away. */
+/** The rows as one JSON array. Columns that are NULL are left away, except for DuckDB, whose strict reading misses them. */
 export function jsonBatch(
   dialect: Exclude<MergeDialect, "delta">,
   rows: readonly SinkRow[],
@@ -67,7 +67,9 @@ export function jsonBatch(
   const items = rows.map((row, index) => {
     const entries = columns.flatMap((column) => {
       const value = row[column];
-      return value === undefined || value === null ? [] : [[column, jsonValue(dialect, value)]];
+      if (value === undefined || value === null)
+        return dialect === "duckdb" ? [[column, null]] : [];
+      return [[column, jsonValue(dialect, value)]];
     });
     return { ...Object.fromEntries(entries), [positionColumn]: index };
   });
@@ -80,6 +82,8 @@ function jsonValue(dialect: Exclude<MergeDialect, "delta">, value: unknown): unk
     // MySQL takes neither the T nor the Z; its texts of time are read in UTC where the session is.
     return dialect === "mysql" ? text.replace("T", " ").slice(0, -1) : text;
   }
-  if (typeof value === "object" && dialect === "mysql") return stringify(value);
-  return value;
+  if (dialect !== "mysql") return value;
+  // There everything is read as text.
+  if (typeof value === "boolean") return Number(value);
+  return typeof value === "object" ? stringify(value) : value;
 }

@@ -45,14 +45,14 @@ export function quoteText(dialect: MergeDialect, text: string): string {
 /**
  * The statement for one batch. Its one parameter is the batch as a JSON array of objects.
  *
- * @param types of the description's columns; sqlite has none
+ * @param types of the description's columns; only duckdb needs them
  */
 export function mergeSql(
   dialect: Exclude<MergeDialect, "delta">,
   target: MergeTarget,
   types: ColumnTypes,
 ): string {
-  if (dialect === "mysql") return mysqlUpsert(target, types);
+  if (dialect === "mysql") return mysqlUpsert(target);
   if (dialect === "sqlite") return sqliteUpsert(target);
   return mergeFrom(dialect, target, jsonRows(dialect, target, types));
 }
@@ -179,15 +179,14 @@ function jsonRows(
  * before them, so they run from the last column to the first and the version comes last: what is still to be compared is then
  * always as it was.
  */
-function mysqlUpsert(target: MergeTarget, types: ColumnTypes): string {
+function mysqlUpsert(target: MergeTarget): string {
   const { table, key, columns, version, onDuplicate } = target;
   const name = (column: string): string => quoteName("mysql", column);
-  const read = columns.map((column) => {
-    const type = types.get(column) ?? "longtext";
-    // A JSON column takes its text; as JSON, a text would become a JSON string.
-    const as = /^json$/i.test(type) ? "longtext" : type;
-    return `${name(column)} ${as} PATH ${quoteText("mysql", `$.${JSON.stringify(column)}`)} NULL ON EMPTY ERROR ON ERROR`;
-  });
+  // As text: only the INSERT itself refuses what does not fit, JSON_TABLE of MariaDB would make 0 of it.
+  const read = columns.map(
+    (column) =>
+      `${name(column)} longtext PATH ${quoteText("mysql", `$.${JSON.stringify(column)}`)} NULL ON EMPTY ERROR ON ERROR`,
+  );
   const list = columns.map(name).join(", ");
   const others = columns.filter((column) => !key.includes(column) && column !== version);
   const fresh = (column: string): string => `VALUES(${name(column)})`;

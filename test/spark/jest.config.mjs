@@ -1,0 +1,13 @@
+import base from "../../jest.config.mjs";
+
+/** `npm run test:spark`, which has fetched Spark before. */
+export default {
+  ...base,
+  rootDir: "../..",
+  testMatch: ["<rootDir>/test/spark/delta.ts"],
+  reporters: ["default"],
+  testTimeout: 300_000,
+  // Not needed here: neither Postgres nor Redis takes part.
+  globalSetup: undefined,
+  globalTeardown: undefined,
+};
