@@ -43,7 +43,11 @@ if (!existsSync(join(folder, `jars/delta-spark_2.12-${delta}.jar`))) {
 <groupId>io.delta</groupId><artifactId>delta-spark_2.12</artifactId><version>${delta}</version>
 </dependency></dependencies></project>`,
   );
-  const goals = ["dependency:copy-dependencies", "-DoutputDirectory=jars", "-DincludeScope=runtime"];
+  const goals = [
+    "dependency:copy-dependencies",
+    "-DoutputDirectory=jars",
+    "-DincludeScope=runtime",
+  ];
   run("mvn", ["-q", "-B", ...goals], { cwd: folder });
 }
 run(process.execPath, [

@@ -8,9 +8,9 @@ interface Connection {
   ): Promise<{ getRowObjects(): Record<string, unknown>[] }>;
   closeSync(): void;
 }
-const { DuckDBInstance } = loadDriver<{
+const { DuckDBInstance } = loadDriver("@duckdb/node-api") as {
   DuckDBInstance: { create(path: string): Promise<{ connect(): Promise<Connection> }> };
-}>("@duckdb/node-api");
+};
 
 describe("DuckDB", () => {
   let connection: Connection;

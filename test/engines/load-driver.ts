@@ -2,6 +2,6 @@
 import { createRequire } from "node:module";
 import { resolve } from "node:path";
 
-export function loadDriver<Driver>(name: string): Driver {
-  return createRequire(resolve(".cache/engines/package.json"))(name) as Driver;
+export function loadDriver(name: string): unknown {
+  return createRequire(resolve(".cache/engines/package.json"))(name);
 }

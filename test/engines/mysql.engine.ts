@@ -14,7 +14,7 @@ interface Pool {
   query(text: string, values?: readonly string[]): Promise<[unknown, unknown]>;
   end(): Promise<void>;
 }
-const { createPool } = loadDriver<{ createPool(options: object): Pool }>("mysql2/promise");
+const { createPool } = loadDriver("mysql2/promise") as { createPool: (options: object) => Pool };
 
 jest.setTimeout(120_000);
 

@@ -6,10 +6,10 @@ interface Statement {
   all(...values: readonly string[]): Record<string, unknown>[];
   run(...values: readonly string[]): unknown;
 }
-const Sqlite =
-  loadDriver<new (path: string) => { prepare(text: string): Statement; close(): void }>(
-    "better-sqlite3",
-  );
+const Sqlite = loadDriver("better-sqlite3") as new (path: string) => {
+  prepare(text: string): Statement;
+  close(): void;
+};
 
 describe("SQLite", () => {
   const database = new Sqlite(":memory:");

@@ -8,6 +8,8 @@ export interface MergeCase {
   readonly makeTable: () => Promise<string>;
   /** All rows as texts, by id. */
   readonly read: (table: string) => Promise<string[]>;
+  /** Rows of a batch in each of three rounds of 60 rows; larger where a batch takes a second. */
+  readonly batchRows?: readonly [number, number, number];
 }
 
 const columns = ["id", "version", "merchant", "amount"];
@@ -19,7 +21,12 @@ const row = (id: string, version: number, merchant: string | null, amount: strin
   amount,
 });
 
-export function describeMerge({ engine, makeTable, read }: MergeCase): void {
+export function describeMerge({
+  engine,
+  makeTable,
+  read,
+  batchRows = [60, 7, 1],
+}: MergeCase): void {
   const open = async (options: Partial<MergeSinkOptions> = {}) => {
     const table = options.table ?? (await makeTable());
     const sink = mergeSink({
@@ -41,7 +48,7 @@ export function describeMerge({ engine, makeTable, read }: MergeCase): void {
     const orders = [rows, rows.toReversed(), [...rows.slice(31), ...rows.slice(0, 31)]];
     const results: string[][] = [];
     for (const [index, order] of orders.entries()) {
-      const { table, sink } = await open({ batchRows: [60, 7, 1][index] ?? 1 });
+      const { table, sink } = await open({ batchRows: batchRows[index] ?? 1 });
       await sink.write(order);
       results.push(await read(table));
       await sink.write(order);

@@ -6,7 +6,10 @@ export default {
   rootDir: "../..",
   testMatch: ["<rootDir>/test/spark/delta.ts"],
   reporters: ["default"],
-  testTimeout: 300_000,
+  testTimeout: 120_000,
+  transformIgnorePatterns: [
+    base.transformIgnorePatterns[0].replace("superjson|", "superjson|hyparquet-writer|hyparquet|"),
+  ],
   // Not needed here: neither Postgres nor Redis takes part.
   globalSetup: undefined,
   globalTeardown: undefined,

@@ -1,5 +1,6 @@
 /** Spark's Thrift Server with Delta, sized for a small machine, and sessions on it. */
 import { openSync } from "node:fs";
+import { connect } from "node:net";
 import { join, resolve } from "node:path";
 
 import { HiveClient, HiveUtils, auth, connections, thrift } from "hive-driver";
@@ -10,7 +11,7 @@ import { freePort, spawnChild, temporaryDirectory } from "../support/processes.j
 import { waitFor } from "../support/wait-for.js";
 
 const cache = resolve(".cache/spark");
-const versions = { python: "python3", delta: "3.3.2" };
+const deltaVersion = "3.3.2";
 
 export interface SparkServer {
   readonly port: number;
@@ -25,7 +26,7 @@ export interface SparkSession {
 export async function startSpark(home: string): Promise<SparkServer> {
   const folder = temporaryDirectory("spark");
   const port = await freePort();
-  const jars = [`delta-spark_2.12-${versions.delta}.jar`, `delta-storage-${versions.delta}.jar`];
+  const jars = [`delta-spark_2.12-${deltaVersion}.jar`, `delta-storage-${deltaVersion}.jar`];
   const settings = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -42,12 +43,19 @@ export async function startSpark(home: string): Promise<SparkServer> {
       "--class",
       "org.apache.spark.sql.hive.thriftserver.HiveThriftServer2",
       // Two threads, so that two statements can be under way at once.
-      ...["--master", "local[2]", "--driver-memory", "1g"],
-      ...["--jars", jars.map((jar) => join(cache, "jars", jar)).join(",")],
+      "--master",
+      "local[2]",
+      "--driver-memory",
+      "1g",
+      "--jars",
+      jars.map((jar) => join(cache, "jars", jar)).join(","),
       ...Object.entries(settings).flatMap(([name, value]) => ["--conf", `${name}=${value}`]),
-      ...["--hiveconf", "hive.server2.thrift.bind.host=127.0.0.1"],
-      ...["--hiveconf", `hive.server2.thrift.port=${port}`],
-      ...["--hiveconf", "hive.server2.authentication=NOSASL"],
+      "--hiveconf",
+      "hive.server2.thrift.bind.host=127.0.0.1",
+      "--hiveconf",
+      `hive.server2.thrift.port=${port}`,
+      "--hiveconf",
+      "hive.server2.authentication=NOSASL",
       "spark-internal",
     ],
     {
@@ -56,14 +64,24 @@ export async function startSpark(home: string): Promise<SparkServer> {
       stdio: ["ignore", log, log],
     },
   );
-  const answers = async (): Promise<boolean> => {
+  const answers = (): Promise<boolean> => {
     if (child.exitCode !== null) throw new Error(`Spark ended; its log is in ${folder}.`);
-    const session = await openSession(port).catch(() => undefined);
-    await session?.close();
-    return session !== undefined;
+    return isListening(port);
   };
   await waitFor(answers, { timeoutMs: 120_000, what: "Spark's Thrift Server" });
   return { port, folder };
+}
+
+/** The driver's own connect neither resolves nor rejects where nobody listens. */
+function isListening(port: number): Promise<boolean> {
+  return new Promise((done) => {
+    const socket = connect({ host: "127.0.0.1", port });
+    socket.once("error", () => done(false));
+    socket.once("connect", () => {
+      socket.destroy();
+      done(true);
+    });
+  });
 }
 
 /** A session on a connection of its own: statements of one session run one after the other. */
