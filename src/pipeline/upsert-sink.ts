@@ -20,9 +20,8 @@ import { resolveSink } from "./sink-options.js";
 import type { ResolvedSink, UpsertSinkOptions } from "./sink-options.js";
 
 /** A Node stream of rows in object mode, with what it has committed so far. */
-export interface SinkWritable<Row extends object = SinkRow> extends Writable {
+export interface SinkWritable extends Writable {
   readonly counts: BatchCounts;
-  write(row: Row, ...rest: never[]): boolean;
 }
 
 export interface UpsertSink<Row extends object = SinkRow> {
@@ -41,7 +40,7 @@ export interface UpsertSink<Row extends object = SinkRow> {
    */
   write(rows: AsyncIterable<Row> | Iterable<Row>): Promise<BatchCounts>;
   /** The same as a Node stream. `finish` is emitted when all is durable. */
-  writable(): SinkWritable<Row>;
+  writable(): SinkWritable;
   /** Waits for what is being written, and closes the sink's connections. */
   close(): Promise<void>;
 }
@@ -111,7 +110,7 @@ class Sink<Row extends object> implements UpsertSink<Row> {
     });
   }
 
-  writable(): SinkWritable<Row> {
+  writable(): SinkWritable {
     let intake: SinkIntake<Row> | undefined;
     const stream: Writable = new Writable({
       objectMode: true,
@@ -143,7 +142,7 @@ class Sink<Row extends object> implements UpsertSink<Row> {
     this.#track(closed).catch((error: unknown) => stream.destroy(asError(error)));
     return Object.defineProperty(stream, "counts", {
       get: () => intake?.counts ?? noCounts,
-    }) as SinkWritable<Row>;
+    }) as SinkWritable;
   }
 
   close(): Promise<void> {
