@@ -7,6 +7,7 @@ import { Writable } from "node:stream";
 import { callbackify } from "node:util";
 import type { Pool } from "pg";
 import { IdempotencyError, isIdempotencyError } from "../core/errors.js";
+import { pauseAfter } from "../core/retry.js";
 import { assertSchema } from "../stores/migrate.js";
 import { derivePool } from "../stores/connections.js";
 import { isAnswered } from "../stores/sql-state.js";
@@ -169,13 +170,30 @@ class Sink<Row extends object> implements UpsertSink<Row> {
 
   /** Reads the catalog once; a failure is not remembered. */
   async #open(): Promise<Opened<Row>> {
-    this.#opening ??= this.#read();
+    this.#opening ??= this.#readPatiently();
     try {
       return await this.#opening;
     } catch (error) {
       this.#opening = undefined;
-      if (error instanceof TypeError || isIdempotencyError(error) || isAnswered(error)) throw error;
-      throw new IdempotencyError("store_unavailable", { cause: error });
+      throw error;
+    }
+  }
+
+  /** A server that is being restarted is waited for here as it is by batches. */
+  async #readPatiently(): Promise<Opened<Row>> {
+    const { clock, retryForMs } = this.#options;
+    const startedMs = clock.monotonicMs();
+    for (let tries = 0; ; tries += 1) {
+      try {
+        return await this.#read();
+      } catch (error) {
+        if (error instanceof TypeError || isIdempotencyError(error) || isAnswered(error))
+          throw error;
+        const pauseMs = pauseAfter(tries, clock.random());
+        if (clock.monotonicMs() - startedMs + pauseMs > retryForMs)
+          throw new IdempotencyError("store_unavailable", { cause: error });
+        await clock.sleep(pauseMs);
+      }
     }
   }
 

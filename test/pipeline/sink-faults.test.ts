@@ -321,7 +321,7 @@ test("the ledger forgets batches after the time to keep them, and never one unde
 
 test("a server that is away is told as store_unavailable, and a schema that is missing as that", async () => {
   const away = new pg.Pool({ connectionString: "postgres://postgres@127.0.0.1:1/x" });
-  const sink = open({ ...plain, pool: away, table: "t", onDuplicate: "ignore" });
+  const sink = open({ ...plain, pool: away, table: "t", onDuplicate: "ignore", retryForMs: 0 });
   await expect(sink.writeBatch([{ id: 1 }])).rejects.toMatchObject({ code: "store_unavailable" });
   const elsewhere = open({ ...plain, table: "t", onDuplicate: "ignore", schema: "nowhere" });
   await expect(elsewhere.writeBatch([{ id: 1 }])).rejects.toMatchObject({ code: "schema_missing" });
