@@ -30,3 +30,13 @@ export { databricksStatements, hiveStatements } from "./pipeline/merge-statement
 export type { MergeSinkOptions } from "./pipeline/merge-options.js";
 export { mergeSink } from "./pipeline/merge-sink.js";
 export type { MergeCounts, MergeSink } from "./pipeline/merge-sink.js";
+export { kafkaSource } from "./pipeline/kafka-source.js";
+export type {
+  KafkaConsumer,
+  KafkaMessage,
+  KafkaSourceOptions,
+  Source,
+} from "./pipeline/kafka-source.js";
+export { redisStreamSource } from "./pipeline/redis-source.js";
+export type { RedisStreamSourceOptions, StreamEntry } from "./pipeline/redis-source.js";
+export type { Decoding, OpenSink, PoisonMessage, SourceSink } from "./pipeline/source-batch.js";

@@ -95,7 +95,7 @@ export async function readColumns(engine: MergeEngine, target: MergeTarget): Pro
   if (dialect === "sqlite") values = [table];
   const types = new Map<string, string>();
   if (dialect === "delta") {
-    for (const row of await engine.run(`DESCRIBE TABLE ${quoted}`, [])) {
+    for (const row of await describeDelta(engine, quoted)) {
       const name = String(row["col_name"]);
       // Behind the columns come the partitions, under a heading.
       if (name === "" || name.startsWith("#")) break;
@@ -126,6 +126,16 @@ export async function readColumns(engine: MergeEngine, target: MergeTarget): Pro
       detail: `Table ${target.table}: ${problems.join("; ")}.`,
     });
   return types;
+}
+
+/** No rows where the table is not there. */
+async function describeDelta(engine: MergeEngine, quoted: string): ReturnType<RunStatement> {
+  try {
+    return await engine.run(`DESCRIBE TABLE ${quoted}`, []);
+  } catch (error) {
+    if (error instanceof Error && error.message.includes("TABLE_OR_VIEW_NOT_FOUND")) return [];
+    throw error;
+  }
 }
 
 function indexProblems(

@@ -117,7 +117,7 @@ test("two writers at once: Delta refuses one of the commits, which is tried agai
         }),
       );
       expect(await read(table)).toEqual(
-        names.map((name) => `${name}|${round}|m${round}|1.00`).sort(),
+        names.toSorted().map((name) => `${name}|${round}|m${round}|1.00`),
       );
     }
   } finally {
