@@ -132,7 +132,7 @@ class Reading<Row extends object> implements Source {
       batchEntries = 1_000,
       blockMs = 1_000,
     } = this.#options;
-    const replies = (await client.xreadgroup(
+    const replies = await client.xreadgroup(
       "GROUP",
       group,
       consumer,
@@ -143,7 +143,7 @@ class Reading<Row extends object> implements Source {
       "STREAMS",
       stream,
       after,
-    ));
+    );
     return replies?.[0]?.[1] ?? [];
   }
 
