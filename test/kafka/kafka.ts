@@ -118,14 +118,16 @@ test("two that both believe to own every partition store each message once", asy
   const unique = 3_000;
   // Two groups: Kafka gives both of them everything, as it does to a consumer that does not know of a rebalance yet.
   const consumers = [start(topic, "one"), start(topic, "other")];
+  for (const consumer of consumers) await consumer.waitForOutput(/joined/, 30_000);
   for (let sent = 0; sent < unique; sent += 100) {
     const messages = Array.from({ length: 100 }, (_, index) => {
       const value = Buffer.from(JSON.stringify({ id: `u${sent + index}`, version: 1 }));
       return { topic, partition: index % partitions, value };
     });
     await producer.send({ messages, acks: -1 });
+    // Step by step, so that both are there for each of them.
+    await untilRead(topic, sent + 100);
   }
-  await untilRead(topic, unique);
   expect(await read(topic)).toBe(unique);
   expect(await counts()).toEqual({ rows: unique, poison: 0, stored: unique, ids: unique });
   for (const consumer of consumers) expect(await consumer.stop()).toBe(0);

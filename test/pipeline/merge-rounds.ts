@@ -43,7 +43,12 @@ export function describeMerge({
 
   test("the newest version of each key is kept, in whatever order and batches they come", async () => {
     const rows = Array.from({ length: 60 }, (_, n) =>
-      row(`e${n % 12}`, (n * 7) % 5, `m'"\\ü\`${(n * 11) % 13}`, `${(n * 31) % 17}.50`),
+      row(
+        `e${n % 12}`,
+        Math.min(2, (n * 7) % 5),
+        `m'"\\ü\`${(n * 11) % 13}`,
+        `${(n * 31) % 17}.50`,
+      ),
     );
     const orders = [rows, rows.toReversed(), [...rows.slice(31), ...rows.slice(0, 31)]];
     const results: string[][] = [];
@@ -55,21 +60,24 @@ export function describeMerge({
       results.push(await read(table));
     }
     expect(results[0]).toHaveLength(12);
-    // Version 4 is there five times for e7; of those, the greatest merchant wins, and of equal ones the greatest amount.
+    // The highest version is there three times for each key, with three contents.
     for (const result of results) expect(result).toEqual(results[0]);
-    for (const line of results[0] ?? []) expect(line).toMatch(/^e\d+\|4\|/);
+    for (const line of results[0] ?? []) expect(line).toMatch(/^e\d+\|2\|/);
   });
 
   test("a row is replaced as a whole, never mixed from two", async () => {
     const [a, b] = [row("e", 1, "a", "9.00"), row("e", 1, "b", "1.00")];
+    const results: string[][] = [];
     for (const order of [
       [a, b],
       [b, a],
     ]) {
       const { table, sink } = await open();
       for (const one of order) await sink.writeBatch([one]);
-      expect(["e|1|a|9.00", "e|1|b|1.00"]).toContain((await read(table))[0]);
+      results.push(await read(table));
     }
+    expect([["e|1|a|9.00"], ["e|1|b|1.00"]]).toContainEqual(results[0]);
+    expect(results[1]).toEqual(results[0]);
   });
 
   test("an older version changes nothing, and a newer one everything, NULL too", async () => {

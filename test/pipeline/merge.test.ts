@@ -4,6 +4,7 @@ import pg from "pg";
 import { mergeSink } from "../../src/pipeline.js";
 import type { StatementEngine } from "../../src/pipeline.js";
 import { useDatabase } from "../support/databases.js";
+import { waitFor } from "../support/wait-for.js";
 import { describeMerge } from "./merge-rounds.js";
 
 const database = useDatabase();
@@ -47,6 +48,47 @@ test("an index on other columns than the key's is not enough", async () => {
     code: "table_unsuitable",
     message: "Table loose: no unique index is on exactly (id).",
   });
+});
+
+test("a key that somebody else inserts meanwhile is found by the next try", async () => {
+  const { pool } = database;
+  await pool.query("CREATE TABLE race (id text PRIMARY KEY, version integer)");
+  const other = await pool.connect();
+  try {
+    await other.query("BEGIN");
+    await other.query("INSERT INTO race VALUES ('a', 1)");
+    let tries = 0;
+    const { run } = engine();
+    const sink = mergeSink({
+      table: "race",
+      key: "id",
+      columns: ["id", "version"],
+      onDuplicate: "overwrite",
+      version: "version",
+      engine: {
+        dialect: "postgres",
+        run: (text, values) => {
+          if (text.startsWith("MERGE")) tries += 1;
+          return run(text, values);
+        },
+      },
+    });
+    const merged = sink.writeBatch([{ id: "a", version: 2 }]);
+    const isWaiting = async (): Promise<boolean> => {
+      const { rows } = await pool.query(
+        "SELECT FROM pg_locks WHERE NOT granted AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database())",
+      );
+      return rows.length > 0;
+    };
+    await waitFor(isWaiting, { timeoutMs: 10_000, what: "the MERGE to wait" });
+    await other.query("COMMIT");
+    await merged;
+    expect(tries).toBe(2);
+    const { rows } = await pool.query("SELECT * FROM race");
+    expect(rows).toEqual([{ id: "a", version: 2 }]);
+  } finally {
+    other.release();
+  }
 });
 
 test("a batch that is not full is merged after batchMs, while the source waits", async () => {

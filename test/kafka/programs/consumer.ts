@@ -51,7 +51,7 @@ const source = kafkaSource({
       },
     }),
 });
-console.log("started");
+consumer.on("consumer:group:join", () => console.log("joined"));
 await source.run({ signal: stop.signal });
 await consumer.close(true);
 await pool.end();
