@@ -45,3 +45,25 @@ export type { ReapBatchesOptions } from "./pipeline/reap-batches.js";
 export type { UpsertSinkOptions } from "./pipeline/sink-options.js";
 export { upsertSink } from "./pipeline/upsert-sink.js";
 export type { SinkWritable, UpsertSink } from "./pipeline/upsert-sink.js";
+export { folderStorage } from "./pipeline/merge-storage.js";
+export type { MergeStorage } from "./pipeline/merge-storage.js";
+export type {
+  DeltaEngine,
+  MergeEngine,
+  RunStatement,
+  StatementEngine,
+} from "./pipeline/merge-engine.js";
+export { databricksStatements, hiveStatements } from "./pipeline/merge-statements.js";
+export type { MergeSinkOptions } from "./pipeline/merge-options.js";
+export { mergeSink } from "./pipeline/merge-sink.js";
+export type { MergeCounts, MergeSink } from "./pipeline/merge-sink.js";
+export { kafkaSource } from "./pipeline/kafka-source.js";
+export type {
+  KafkaConsumer,
+  KafkaMessage,
+  KafkaSourceOptions,
+  Source,
+} from "./pipeline/kafka-source.js";
+export { redisStreamSource } from "./pipeline/redis-source.js";
+export type { RedisStreamSourceOptions, StreamEntry } from "./pipeline/redis-source.js";
+export type { Decoding, OpenSink, PoisonMessage, SourceSink } from "./pipeline/source-batch.js";

@@ -57,7 +57,7 @@ export interface BatchQueryResult {
 
 /** An open batch, as `inTransaction` sees it. */
 export interface SinkBatch<Row = SinkRow> {
-  query(text: string, values?: readonly unknown[]): Promise<BatchQueryResult>;
+  readonly query: (text: string, values?: readonly unknown[]) => Promise<BatchQueryResult>;
   /** One row of each key, without those that were set aside. */
   readonly rows: readonly Row[];
   /** Quoted name of a temporary table that holds these rows, with the description's columns. */

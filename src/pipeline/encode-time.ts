@@ -19,10 +19,13 @@ export const encodeInstant: Encoder = (value, out) => {
   let micros = 0;
   if (value instanceof Date) ms = value.getTime();
   else if (typeof value === "string") {
-    const match = instantText.exec(value);
-    if (match === null) return "is not a time with a zone (RFC 3339)";
-    ms = msOf(match);
-    micros = Math.round(Number(`0.${match[7] ?? "0"}`) * 1e6);
+    ms = usualMs(value);
+    if (Number.isNaN(ms)) {
+      const match = instantText.exec(value);
+      if (match === null) return "is not a time with a zone (RFC 3339)";
+      ms = msOf(match);
+      micros = Math.round(Number(`0.${match[7] ?? "0"}`) * 1e6);
+    }
   } else return "is not a Date or a time with a zone (RFC 3339)";
   if (Number.isNaN(ms)) return "is not a time that exists";
   if (ms < firstMs || ms > lastMs) return "is out of the range of timestamptz";
@@ -33,6 +36,57 @@ export const encodeInstant: Encoder = (value, out) => {
   else out.bigInt64(BigInt(sinceEpochMs) * 1_000n + BigInt(micros));
   return undefined;
 };
+
+const usualLength = "2026-01-31T23:59:59.999Z".length;
+
+/** Of the form that JavaScript writes, without a pattern; NaN for every other text, right or wrong. */
+function usualMs(text: string): number {
+  if (text.length !== usualLength || text.charCodeAt(usualLength - 1) !== 0x5a) return Number.NaN;
+  if (
+    text.charCodeAt(4) !== 0x2d ||
+    text.charCodeAt(7) !== 0x2d ||
+    text.charCodeAt(10) !== 0x54 ||
+    text.charCodeAt(13) !== 0x3a ||
+    text.charCodeAt(16) !== 0x3a ||
+    text.charCodeAt(19) !== 0x2e
+  )
+    return Number.NaN;
+  const year = digits(text, 0, 4);
+  const month = digits(text, 5, 7);
+  const day = digits(text, 8, 10);
+  const hour = digits(text, 11, 13);
+  const minute = digits(text, 14, 16);
+  const second = digits(text, 17, 19);
+  const ms = digits(text, 20, 23);
+  // Days that not every month has are for the slow way to judge.
+  const isUsual = year >= 1 && month >= 1 && month <= 12 && day >= 1 && day <= 28;
+  if (!isUsual || hour > 23 || minute > 59 || second > 59) return Number.NaN;
+  return (
+    daysSince1970(year, month, day) * dayMs + ((hour * 60 + minute) * 60 + second) * 1_000 + ms
+  );
+}
+
+/** NaN where there is something else than digits. */
+function digits(text: string, from: number, to: number): number {
+  let number = 0;
+  for (let index = from; index < to; index += 1) {
+    const digit = text.charCodeAt(index) - 0x30;
+    if (digit < 0 || digit > 9) return Number.NaN;
+    number = number * 10 + digit;
+  }
+  return number;
+}
+
+/** Howard Hinnant's days_from_civil: years that begin in March end with the leap day. */
+function daysSince1970(year: number, month: number, day: number): number {
+  const y = month <= 2 ? year - 1 : year;
+  const era = Math.floor(y / 400);
+  const ofEra = y - era * 400;
+  const ofYear = Math.floor((153 * (month + (month > 2 ? -3 : 9)) + 2) / 5) + day - 1;
+  return (
+    era * 146_097 + ofEra * 365 + Math.floor(ofEra / 4) - Math.floor(ofEra / 100) + ofYear - 719_468
+  );
+}
 
 /** Whole seconds of the text, in ms since 1970. */
 function msOf(match: RegExpExecArray): number {

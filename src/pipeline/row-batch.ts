@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import type { SinkTable } from "./catalog.js";
 import { encodeNull } from "./encoders.js";
-import { RowBuffer } from "./row-buffer.js";
+import { copyBytes, RowBuffer } from "./row-buffer.js";
 
 /** What is wrong with a row, before anybody is told. */
 export interface RowFault {
@@ -57,15 +57,16 @@ export function encodeKey(
 export class RowBatch<Row extends object> {
   readonly #table: SinkTable;
   readonly #keeps: "first" | "last" | "newest";
-  readonly #buffer = new RowBuffer();
+  readonly #buffer: RowBuffer;
   readonly #places = new Map<string, number>();
   #kept: KeptRow<Row>[] = [];
   #hasTies = false;
   #isSorted = true;
   duplicates = 0;
 
-  constructor(table: SinkTable, onDuplicate: OnDuplicate) {
+  constructor(table: SinkTable, onDuplicate: OnDuplicate, buffer = new RowBuffer()) {
     this.#table = table;
+    this.#buffer = buffer;
     if (table.versionColumn !== undefined) this.#keeps = "newest";
     else this.#keeps = onDuplicate === "ignore" ? "first" : "last";
   }
@@ -90,7 +91,7 @@ export class RowBatch<Row extends object> {
     const start = out.at;
     out.append(encodedKey.bytes, 0, encodedKey.at);
     const keyEnd = out.at;
-    const fault = this.#encodeRest(row as Readonly<Record<string, unknown>>);
+    const fault = this.encodeRest(row as Readonly<Record<string, unknown>>);
     if (fault !== undefined) {
       out.at = start;
       return fault;
@@ -101,7 +102,8 @@ export class RowBatch<Row extends object> {
     return undefined;
   }
 
-  #encodeRest(row: Readonly<Record<string, unknown>>): RowFault | undefined {
+  /** Encodes the columns behind the key. */
+  encodeRest(row: Readonly<Record<string, unknown>>): RowFault | undefined {
     const { columns, keyColumns, versionColumn } = this.#table;
     const out = this.#buffer;
     for (let index = keyColumns.length; index < columns.length; index += 1) {
@@ -193,10 +195,17 @@ export class RowBatch<Row extends object> {
     for (const { start, end } of rows) size += end - start;
     const out = Buffer.allocUnsafe(size);
     let at = copyHead.copy(out);
+    // Rows that lie behind each other, as those of ordered keys do, are copied at once.
+    let from = 0;
+    let to = 0;
     for (const { start, end } of rows) {
-      bytes.copy(out, at, start, end);
-      at += end - start;
+      if (start !== to) {
+        at = copyBytes(bytes, from, to, out, at);
+        from = start;
+      }
+      to = end;
     }
+    at = copyBytes(bytes, from, to, out, at);
     copyTail.copy(out, at);
     return out;
   }

@@ -62,10 +62,8 @@ export class RowBuffer {
   }
 
   append(bytes: Uint8Array, from = 0, to = bytes.length): void {
-    const size = to - from;
-    this.reserve(size);
-    this.bytes.set(from === 0 && to === bytes.length ? bytes : bytes.subarray(from, to), this.at);
-    this.at += size;
+    this.reserve(to - from);
+    this.at = copyBytes(bytes, from, to, this.bytes, this.at);
   }
 
   /** Overwrites four bytes that are there already, such as a length that is known afterwards. */
@@ -76,4 +74,22 @@ export class RowBuffer {
     bytes[at + 2] = value >> 8;
     bytes[at + 3] = value;
   }
+}
+
+/** A call out of JavaScript, with a view made for it, costs as much as this many bytes by hand. */
+const longestByHand = 64;
+
+/** Copies and answers where the copy ends. */
+export function copyBytes(
+  bytes: Uint8Array,
+  from: number,
+  to: number,
+  target: Uint8Array,
+  at: number,
+): number {
+  if (to - from > longestByHand) target.set(bytes.subarray(from, to), at);
+  else
+    for (let index = from; index < to; index += 1)
+      target[at + index - from] = bytes[index] as number;
+  return at + to - from;
 }

@@ -7,6 +7,7 @@ import { Writable } from "node:stream";
 import { callbackify } from "node:util";
 import type { Pool } from "pg";
 import { IdempotencyError, isIdempotencyError } from "../core/errors.js";
+import { pauseAfter } from "../core/retry.js";
 import { assertSchema } from "../stores/migrate.js";
 import { derivePool } from "../stores/connections.js";
 import { isAnswered } from "../stores/sql-state.js";
@@ -20,9 +21,8 @@ import { resolveSink } from "./sink-options.js";
 import type { ResolvedSink, UpsertSinkOptions } from "./sink-options.js";
 
 /** A Node stream of rows in object mode, with what it has committed so far. */
-export interface SinkWritable<Row extends object = SinkRow> extends Writable {
+export interface SinkWritable extends Writable {
   readonly counts: BatchCounts;
-  write(row: Row, ...rest: never[]): boolean;
 }
 
 export interface UpsertSink<Row extends object = SinkRow> {
@@ -41,7 +41,7 @@ export interface UpsertSink<Row extends object = SinkRow> {
    */
   write(rows: AsyncIterable<Row> | Iterable<Row>): Promise<BatchCounts>;
   /** The same as a Node stream. `finish` is emitted when all is durable. */
-  writable(): SinkWritable<Row>;
+  writable(): SinkWritable;
   /** Waits for what is being written, and closes the sink's connections. */
   close(): Promise<void>;
 }
@@ -111,7 +111,7 @@ class Sink<Row extends object> implements UpsertSink<Row> {
     });
   }
 
-  writable(): SinkWritable<Row> {
+  writable(): SinkWritable {
     let intake: SinkIntake<Row> | undefined;
     const stream: Writable = new Writable({
       objectMode: true,
@@ -143,7 +143,7 @@ class Sink<Row extends object> implements UpsertSink<Row> {
     this.#track(closed).catch((error: unknown) => stream.destroy(asError(error)));
     return Object.defineProperty(stream, "counts", {
       get: () => intake?.counts ?? noCounts,
-    }) as SinkWritable<Row>;
+    }) as SinkWritable;
   }
 
   close(): Promise<void> {
@@ -170,13 +170,30 @@ class Sink<Row extends object> implements UpsertSink<Row> {
 
   /** Reads the catalog once; a failure is not remembered. */
   async #open(): Promise<Opened<Row>> {
-    this.#opening ??= this.#read();
+    this.#opening ??= this.#readPatiently();
     try {
       return await this.#opening;
     } catch (error) {
       this.#opening = undefined;
-      if (error instanceof TypeError || isIdempotencyError(error) || isAnswered(error)) throw error;
-      throw new IdempotencyError("store_unavailable", { cause: error });
+      throw error;
+    }
+  }
+
+  /** A server that is being restarted is waited for here as it is by batches. */
+  async #readPatiently(): Promise<Opened<Row>> {
+    const { clock, retryForMs } = this.#options;
+    const startedMs = clock.monotonicMs();
+    for (let tries = 0; ; tries += 1) {
+      try {
+        return await this.#read();
+      } catch (error) {
+        if (error instanceof TypeError || isIdempotencyError(error) || isAnswered(error))
+          throw error;
+        const pauseMs = pauseAfter(tries, clock.random());
+        if (clock.monotonicMs() - startedMs + pauseMs > retryForMs)
+          throw new IdempotencyError("store_unavailable", { cause: error });
+        await clock.sleep(pauseMs);
+      }
     }
   }
 

@@ -1,42 +1,7 @@
 /** The sink against a real server: what is stored, and whether the counts say so. */
-import { upsertSink } from "../../src/pipeline.js";
-import type { BatchCounts, UpsertSink, UpsertSinkOptions } from "../../src/pipeline.js";
-import { migrate } from "../../src/stores/postgres.js";
-import { useDatabase } from "../support/databases.js";
+import { counts, useSinks } from "./sink-bench.js";
 
-type Row = Readonly<Record<string, unknown>>;
-
-const database = useDatabase({ prepare: (pool) => migrate({ pool }) });
-const sinks: UpsertSink<Row>[] = [];
-
-function open(given: Omit<UpsertSinkOptions<Row>, "pool">): UpsertSink<Row> {
-  const sink = upsertSink<Row>({ ...given, pool: database.pool });
-  sinks.push(sink);
-  return sink;
-}
-
-afterEach(async () => {
-  await Promise.all(sinks.splice(0).map((sink) => sink.close()));
-});
-
-let tables = 0;
-async function createTable(columns: string): Promise<string> {
-  tables += 1;
-  const name = `t${tables}`;
-  await database.pool.query(`CREATE TABLE ${name} (${columns})`);
-  return name;
-}
-
-async function rowsOf(table: string): Promise<unknown[]> {
-  return (await database.pool.query(`SELECT * FROM ${table} t ORDER BY 1`)).rows as unknown[];
-}
-
-const counts = (
-  inserted: number,
-  updated: number,
-  unchanged: number,
-  duplicatesInBatch: number,
-): BatchCounts => ({ inserted, updated, unchanged, duplicatesInBatch });
+const { database, open, createTable, rowsOf } = useSinks();
 
 const plain = { key: "id", columns: ["id", "v"] } as const;
 

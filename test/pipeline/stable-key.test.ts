@@ -27,15 +27,16 @@ describe("docs/stable-key.md", () => {
 
   // Where there is no Python the examples above are what other languages are checked by.
   const hasPython = spawnSync("python3", ["--version"]).status === 0;
-  (hasPython ? test : test.skip)("says enough for another language to make the same keys", () => {
-    const { stdout, stderr } = spawnSync("python3", ["test/pipeline/stable_key.py"], {
-      input: text,
-      encoding: "utf8",
-      env: { ...process.env, PYTHONIOENCODING: "utf-8" },
+  if (hasPython)
+    test("says enough for another language to make the same keys", () => {
+      const { stdout, stderr } = spawnSync("python3", ["test/pipeline/stable_key.py"], {
+        input: text,
+        encoding: "utf8",
+        env: { ...process.env, PYTHONIOENCODING: "utf-8" },
+      });
+      expect(stderr).toBe("");
+      expect(stdout.trim().split("\n")).toEqual(vectors.map(({ key }) => key));
     });
-    expect(stderr).toBe("");
-    expect(stdout.trim().split("\n")).toEqual(vectors.map(({ key }) => key));
-  });
 });
 
 describe("a stable key", () => {
