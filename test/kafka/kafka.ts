@@ -17,7 +17,7 @@ const database = useDatabase({
 });
 const partitions = 3;
 let broker: string;
-let producer: Producer<Buffer, Buffer, Buffer, Buffer>;
+let producer: Producer;
 let admin: Admin;
 let topics = 0;
 

@@ -53,5 +53,5 @@ const source = kafkaSource({
 });
 consumer.on("consumer:group:join", () => console.log("joined"));
 await source.run({ signal: stop.signal });
-await consumer.close(true);
+await consumer.close();
 await pool.end();
