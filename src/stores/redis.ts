@@ -71,6 +71,8 @@ const forgetTimeoutMs = 1_000;
 
 /** Redis does one thing at a time: longer calls would make the others wait. */
 const maxTogether = 64;
+/** A larger entry has a call to itself, so that no call moves more than a megabyte into Redis. */
+const maxBytesTogether = 16_384;
 
 const noscript = /^NOSCRIPT/;
 const absent: CacheAnswer = { kind: "absent" };
@@ -199,18 +201,22 @@ export function redisCache(options: RedisCacheOptions): RedisCache {
       );
     },
   });
-  const keepTogether = createBatcher<Keep, unknown>({
-    ...together,
-    send: (keeps) => {
-      const values = keeps.flatMap(({ packed, leftMs, ref }) => [
-        packed,
-        leftMs,
-        hints.channelOf(ref),
-      ]);
-      const refs = keeps.map(({ ref }) => ref);
-      return attempt(() => run(scripts.keep, refs, values) as Promise<unknown[]>, []);
-    },
-  });
+  const keeper = (maxBatch: number): ((keep: Keep) => Promise<unknown>) =>
+    createBatcher<Keep, unknown>({
+      ...together,
+      maxBatch,
+      send: (keeps) => {
+        const values = keeps.flatMap(({ packed, leftMs, ref }) => [
+          packed,
+          leftMs,
+          hints.channelOf(ref),
+        ]);
+        const refs = keeps.map(({ ref }) => ref);
+        return attempt(() => run(scripts.keep, refs, values) as Promise<unknown[]>, []);
+      },
+    });
+  const keepTogether = keeper(together.maxBatch);
+  const keepAlone = keeper(1);
 
   return {
     state: () => (client.status === "ready" ? breaker.state() : "offline"),
@@ -242,7 +248,8 @@ export function redisCache(options: RedisCacheOptions): RedisCache {
       const ageMs = monotonicMs() - entry.readAtMs;
       const leftMs = Math.floor(entry.replayLeftMs - ageMs);
       if (packed === undefined || leftMs <= 0 || ageMs > maxKeepAgeMs) return;
-      await keepTogether({ ref: entry.record, packed, leftMs });
+      const keep = packed.length > maxBytesTogether ? keepAlone : keepTogether;
+      await keep({ ref: entry.record, packed, leftMs });
     },
     forget: async (ref) => {
       // Asked whatever the circuit says: silence would be taken for an erasure.

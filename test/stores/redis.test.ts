@@ -51,6 +51,30 @@ describe("on a Redis that works", () => {
     expect(await client.get(name)).toBe(`v1 running ${first.claimId} v1::one`);
   });
 
+  test("looks of one turn share a call, and each has its own answer", async () => {
+    const refs = Array.from({ length: 70 }, () => newRef());
+    const [stored, held] = [refs[1] as KeyRef, refs[2] as KeyRef];
+    await cache.keep(newEntry(stored));
+    await cache.look(held, asker(), epoch);
+    const answers = await Promise.all(refs.map((each) => cache.look(each, asker(), epoch)));
+    expect(answers.map(({ kind }) => kind)).toEqual(
+      refs.map((each) => (each === stored ? "completed" : each === held ? "running" : "absent")),
+    );
+    expect(answers[1]).toMatchObject({ record: { key: stored.key } });
+  });
+
+  test("entries of one turn are kept together, and a large one too", async () => {
+    const entries = [newEntry(newRef()), newEntry(newRef()), newEntry(newRef())];
+    const { record } = newEntry(newRef());
+    const response = { ...record.response, body: Buffer.alloc(100_000, "x") };
+    const all = [...entries, { ...newEntry(record), record: { ...record, response } }];
+    await Promise.all(all.map((entry) => cache.keep(entry)));
+    const found = await Promise.all(all.map((entry) => cache.look(entry.record, asker(), epoch)));
+    expect(found.map((answer) => answer.kind === "completed" && answer.record.key)).toEqual(
+      all.map((entry) => entry.record.key),
+    );
+  });
+
   test("only its claimer takes a marker away", async () => {
     const [first, second] = [asker(), asker()];
     await cache.look(ref, first, epoch);
