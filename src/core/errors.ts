@@ -178,6 +178,30 @@ export const errorTable = {
     title: "The response of a transaction route is larger than maxResponseBytes",
     help: "Nothing was written. Raise maxResponseBytes or answer with a smaller body: a transaction route holds its response until commit.",
   },
+  key_part_invalid: {
+    status: 400,
+    retryable: false,
+    title: "A part of the stable key is not stable",
+    help: "Make the key from texts, whole numbers, booleans and instants that are the same in every run, and leave out what is empty.",
+  },
+  table_unsuitable: {
+    status: 500,
+    retryable: false,
+    title: "The table is not as the sink's description says",
+    help: "Mend every problem that is listed: the table, its columns, and a unique index on exactly the columns of the key.",
+  },
+  row_invalid: {
+    status: 400,
+    retryable: false,
+    title: "A row cannot be stored",
+    help: "Nothing of its batch was written. Mend the row, or give the sink onBadRow, which sets such rows aside.",
+  },
+  batch_reused: {
+    status: 422,
+    retryable: false,
+    title: "The batch id was used for other rows",
+    help: "Nothing was written. A batch id names the very rows it was first used with: give other rows another one.",
+  },
 } as const satisfies Record<string, ErrorEntry>;
 
 export type ErrorCode = keyof typeof errorTable;

@@ -9,7 +9,7 @@ import type { Pool } from "pg";
 import type { Logger } from "pino";
 import type { Registry } from "prom-client";
 import { createIdempotency } from "../index.js";
-import type { Cache, Store } from "../index.js";
+import type { Cache, Idempotency, Store } from "../index.js";
 import { accountOf, authenticate, scopeOf } from "./auth.js";
 import { readBodies } from "./bodies.js";
 import { createCharge, getCharge, getCharges, readChargeRequest } from "./charges.js";
@@ -18,8 +18,12 @@ import { createCheckout, getCheckout, keptHeaders, readCheckoutRequest } from ".
 import type { PaymentTerms } from "./checkouts.js";
 import { healthy, metricsOf, ready } from "./health.js";
 import type { Pingable } from "./health.js";
-import { createMetrics, logEvent, logRequests } from "./observation.js";
+import { createMetrics, logAggregate, logEvent, logRequests } from "./observation.js";
+import { openEventBooks, readUploadForm, uploadEvents, uploadKeys } from "./events.js";
+import type { EventBooks } from "./events.js";
 import { createOrder, getOrder, readOrderRequest } from "./orders.js";
+import { getRevenue, putMerchant, readRecomputeRequest, recomputeRevenue } from "./revenue.js";
+import type { UploadSummary } from "./upload.js";
 import { refuseOtherMethods, refuseUnknownPath, sendErrors } from "./wire.js";
 
 export interface AppOptions {
@@ -30,6 +34,8 @@ export interface AppOptions {
   /** For `/readyz`, which must not wait behind the handlers. */
   readonly probes: Pool;
   readonly store: Store;
+  /** What stands between this server and Postgres, for what opens connections of its own. */
+  readonly pooler?: "transaction" | undefined;
   readonly cache?: Cache;
   readonly redis?: Pingable;
   readonly logger: Logger;
@@ -37,7 +43,7 @@ export interface AppOptions {
   readonly payment: PaymentTerms;
   readonly leaseMs?: number;
   readonly stepTimeoutMs?: number;
-  /** Whether this process finishes abandoned checkouts; default true. */
+  /** Whether this process finishes abandoned checkouts and computes revenue; default true. */
   readonly workers?: boolean;
   /** True once the server stops; `/readyz` says so. */
   readonly isDraining?: () => boolean;
@@ -73,6 +79,15 @@ export function createApp(options: AppOptions): PaymentsApp {
         metrics.onEvent(event);
         logEvent(logger, event);
       },
+    },
+  });
+  const books = openEventBooks({
+    pool,
+    pooler: options.pooler,
+    workers: workers ?? true,
+    onAggregate: (event) => {
+      metrics.onAggregate(event);
+      logAggregate(logger, event);
     },
   });
 
@@ -119,10 +134,46 @@ export function createApp(options: AppOptions): PaymentsApp {
     )
     .all(refuseOtherMethods("POST"));
   app.route("/v1/checkouts/:id").get(getCheckout(pool)).all(refuseOtherMethods("GET"));
+  mountEvents(app, { pool, books, idempotent, onUpload: metrics.onUpload });
 
   app.use(refuseUnknownPath);
   app.use(sendErrors(dialect));
-  return { app, close: () => idempotent.close() };
+  return {
+    app,
+    close: async () => {
+      await idempotent.close();
+      await books.close();
+    },
+  };
+}
+
+/** Events, and what they come to. */
+function mountEvents(app: Express, parts: EventParts): void {
+  const { pool, books, idempotent, onUpload } = parts;
+  app
+    .route("/v1/events")
+    .post(readUploadForm, uploadKeys(idempotent), uploadEvents(books, onUpload))
+    .all(refuseOtherMethods("POST"));
+  // A merchant may be called "recompute" too: it is read by GET, which the next route answers.
+  app.post(
+    "/v1/revenue/recompute",
+    ...readBodies(),
+    readRecomputeRequest,
+    idempotent({ afterCrash: "rerun", serverErrors: "release" }),
+    recomputeRevenue(books),
+  );
+  app.route("/v1/revenue/:merchant_id").get(getRevenue(pool, books)).all(refuseOtherMethods("GET"));
+  app
+    .route("/v1/merchants/:merchant_id")
+    .put(...readBodies(), putMerchant(pool, books))
+    .all(refuseOtherMethods("PUT"));
+}
+
+interface EventParts {
+  readonly pool: Pool;
+  readonly books: EventBooks;
+  readonly idempotent: Idempotency;
+  readonly onUpload: (summary: UploadSummary) => void;
 }
 
 /** Nothing here is a page: whatever a browser is made to show of it may load nothing and be framed by nobody. */

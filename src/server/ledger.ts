@@ -89,7 +89,9 @@ export async function migrateLedger(pool: Pool, more = ""): Promise<void> {
 
 /** Rejects where a table of the books is missing. */
 export async function assertLedger(pool: Pool): Promise<void> {
-  await pool.query("SELECT FROM charges, orders, checkouts, stock LIMIT 0");
+  await pool.query(
+    "SELECT FROM charges, orders, checkouts, stock, events, merchants, revenue_daily LIMIT 0",
+  );
 }
 
 const chargeColumns = `id, livemode, amount, currency, source, description, metadata,

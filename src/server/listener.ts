@@ -2,7 +2,7 @@
  * The HTTP listener. Owns: its time limits, binding, and closing so that every request that was accepted gets its answer.
  */
 import { createServer } from "node:http";
-import type { RequestListener, Server, ServerResponse } from "node:http";
+import type { IncomingMessage, RequestListener, Server, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 
 export interface Listener {
@@ -16,6 +16,11 @@ export interface Listener {
 /** A client has this long for its headers, and for the whole request: a slow one must not hold a socket for ever. */
 const headersTimeoutMs = 15_000;
 const requestTimeoutMs = 30_000;
+/**
+ * An upload takes as long as it takes, if it goes on: longer than this without a byte in either direction, it is over. Well above
+ * what the sink waits for a Postgres that is away, since a body that nobody reads stands still.
+ */
+const uploadIdleMs = 300_000;
 /** Longer than the 60 s of common load balancers, which else send a request down a connection that is just closing. */
 const keepAliveTimeoutMs = 65_000;
 /** While closing: a connection that fell idle since the last look is closed then. */
@@ -25,18 +30,22 @@ const lookEveryMs = 50;
 export async function listen(
   handler: RequestListener,
   address: { readonly port: number; readonly host: string | undefined },
+  isUpload: (req: IncomingMessage) => boolean = () => false,
 ): Promise<Listener> {
   const server = createServer(handler);
   const running = new Set<ServerResponse>();
   let closing = false;
-  server.prependListener("request", (_req, res) => {
+  server.prependListener("request", (req, res) => {
+    if (isUpload(req)) req.socket.setTimeout(uploadIdleMs);
+    else limitTime(req, res);
     // The client learns from the header of its answer that the connection ends, and sends nothing more down it.
     if (closing) res.shouldKeepAlive = false;
     running.add(res);
     res.once("close", () => running.delete(res));
   });
   server.headersTimeout = headersTimeoutMs;
-  server.requestTimeout = requestTimeoutMs;
+  // Node's own limit knows no exception; this one does.
+  server.requestTimeout = 0;
   server.keepAliveTimeout = keepAliveTimeoutMs;
   await bind(server, address);
   const { port } = server.address() as AddressInfo;
@@ -46,6 +55,19 @@ export async function listen(
     await closeServer(server);
   };
   return { port, url: localUrl(address.host, port), close };
+}
+
+/** Ends a request whose body has not come in time, as Node's own limit does. */
+function limitTime(req: IncomingMessage, res: ServerResponse): void {
+  if (req.complete) return;
+  const timer = setTimeout(() => {
+    if (req.complete) return;
+    if (!res.headersSent)
+      req.socket.write("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n");
+    req.socket.destroy();
+  }, requestTimeoutMs);
+  timer.unref();
+  req.once("close", () => clearTimeout(timer));
 }
 
 /** For people: a name that works on this machine. */

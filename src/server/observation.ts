@@ -10,6 +10,8 @@ import type { DestinationStream, Logger } from "pino";
 import { pinoHttp } from "pino-http";
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { IdempotencyEvent } from "../index.js";
+import type { AggregateEvent } from "../pipeline.js";
+import type { UploadSummary } from "./upload.js";
 import { pathOf } from "./wire.js";
 
 /** Belt and braces: nothing below logs these, and a later line that would is censored. */
@@ -80,6 +82,8 @@ export interface Metrics {
   /** Measures each request; labels are the route's pattern, never a path that a client chose. */
   readonly measure: RequestHandler;
   readonly onEvent: (event: IdempotencyEvent) => void;
+  readonly onUpload: (summary: UploadSummary) => void;
+  readonly onAggregate: (event: AggregateEvent) => void;
 }
 
 /** The metrics of one server, in a registry of their own. */
@@ -98,6 +102,18 @@ export function createMetrics(pool: Pool): Metrics {
     name: "oncekey_events_total",
     help: "What became of keyed requests, by the library's events; detail is the refusal's code, the guarantee or the verb.",
     labelNames: ["type", "detail"],
+    registers,
+  });
+  const uploaded = new Counter({
+    name: "oncekey_uploaded_events_total",
+    help: "Events of uploads that came to their end, by what became of them.",
+    labelNames: ["outcome"],
+    registers,
+  });
+  const recomputed = new Counter({
+    name: "oncekey_recomputed_keys_total",
+    help: "Days of merchants that were computed anew; failed ones are tried again.",
+    labelNames: ["outcome"],
     registers,
   });
   const connections = new Gauge({
@@ -119,6 +135,15 @@ export function createMetrics(pool: Pool): Metrics {
       res.once("close", () => end({ route: routeOf(req), status: res.statusCode }));
       next();
     },
+    onUpload: ({ inserted, updated, duplicates, rejected }) => {
+      const outcomes = { inserted, updated, duplicate: duplicates, rejected };
+      for (const [outcome, count] of Object.entries(outcomes)) uploaded.inc({ outcome }, count);
+    },
+    onAggregate: (event) => {
+      if (event.type !== "recomputed") return;
+      recomputed.inc({ outcome: "computed" }, event.keys);
+      recomputed.inc({ outcome: "failed" }, event.failed);
+    },
     onEvent: (event) => events.inc({ type: event.type, detail: detailOf(event) }),
   };
 }
@@ -130,6 +155,14 @@ export function logEvent(logger: Logger, event: IdempotencyEvent): void {
   else if (type === "unstored" || type === "lost" || type === "overrun") {
     logger.warn({ event: type }, "the outcome of a keyed request could not be stored in time");
   }
+}
+
+/** Logs what keeps a figure from being up to date. */
+export function logAggregate(logger: Logger, event: AggregateEvent): void {
+  const { type, aggregate } = event;
+  if (type === "store_error") logger.error({ aggregate, err: event.error }, "recompute failed");
+  else if (event.failed > 0)
+    logger.warn({ aggregate, failed: event.failed }, "days that cannot be computed");
 }
 
 const knownMethods = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);

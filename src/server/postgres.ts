@@ -39,8 +39,8 @@ const poolSize = 20;
 /** Of several processes, what all their pools have together, but a few each: Postgres allows 100 where nobody raised it. */
 const poolSizeOfAll = 40;
 const leastPoolSize = 5;
-/** Beside the pool: the store's nine, three of the outbox, and the probe. */
-const besidePool = 13;
+/** Beside the pool: the store's nine, three of the outbox, two of the sink of events, and the probe. */
+const besidePool = 15;
 /** Of the primary process, of operators, and reserved. */
 const spareConnections = 10;
 

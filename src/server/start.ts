@@ -10,6 +10,8 @@ import { createApp } from "./app.js";
 import type { AppOptions } from "./app.js";
 import { checkoutTables } from "./checkout-ledger.js";
 import type { ServerConfig } from "./config.js";
+import { isUpload } from "./events.js";
+import { dailyRevenue, eventTables } from "./event-ledger.js";
 import { migrateLedger } from "./ledger.js";
 import { listen } from "./listener.js";
 import { createLogger } from "./observation.js";
@@ -103,7 +105,7 @@ async function open(
     ...options.worker,
   });
   closers.push(() => api.close());
-  const listener = await listen(api.app, config);
+  const listener = await listen(api.app, config, isUpload);
   closers.push(() => listener.close());
 
   logger.info({ port: listener.port }, "listening");
@@ -125,7 +127,8 @@ async function open(
 /** Makes or updates all tables. */
 export async function prepareTables(pool: Pool): Promise<void> {
   await migrate({ pool });
-  await migrateLedger(pool, checkoutTables);
+  await migrateLedger(pool, checkoutTables + eventTables);
+  await dailyRevenue(pool).prepare();
 }
 
 /** The built-in payment provider, which keeps its books beside the embedded Postgres. */

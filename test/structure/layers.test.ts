@@ -12,7 +12,7 @@ const layers: Record<string, readonly string[]> = {
   http: ["core"],
   steps: ["core", "stores", "generated"],
   pipeline: ["core", "stores", "generated"],
-  workers: ["core", "stores", "steps"],
+  workers: ["core", "stores", "steps", "pipeline"],
   ops: ["core", "stores"],
   server: [],
   cli: ["server"],

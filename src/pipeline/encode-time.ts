@@ -1,0 +1,130 @@
+/**
+ * Instants and dates in the binary format of Postgres. Owns: reading texts of RFC 3339. Must never read a time without a zone, which
+ * is another instant on every machine, nor a date out of an instant.
+ */
+import type { Encoder } from "./row-buffer.js";
+
+/** Postgres counts from 2000-01-01. */
+const epochMs = 946_684_800_000;
+const dayMs = 86_400_000;
+const instantText =
+  /^(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?(?:([Zz])|([+-])(\d\d):?(\d\d)?)$/;
+const dateText = /^(\d{4})-(\d\d)-(\d\d)$/;
+/** Postgres' own last day; a Date reaches further. */
+const lastMs = Date.UTC(275_760, 8, 12);
+const firstMs = Date.UTC(-4_713, 11, 1);
+
+export const encodeInstant: Encoder = (value, out) => {
+  let ms: number;
+  let micros = 0;
+  if (value instanceof Date) ms = value.getTime();
+  else if (typeof value === "string") {
+    ms = usualMs(value);
+    if (Number.isNaN(ms)) {
+      const match = instantText.exec(value);
+      if (match === null) return "is not a time with a zone (RFC 3339)";
+      ms = msOf(match);
+      micros = Math.round(Number(`0.${match[7] ?? "0"}`) * 1e6);
+    }
+  } else return "is not a Date or a time with a zone (RFC 3339)";
+  if (Number.isNaN(ms)) return "is not a time that exists";
+  if (ms < firstMs || ms > lastMs) return "is out of the range of timestamptz";
+  const sinceEpochMs = ms - epochMs;
+  out.int32(8);
+  const exact = sinceEpochMs * 1_000 + micros;
+  if (Number.isSafeInteger(exact)) out.int64(exact);
+  else out.bigInt64(BigInt(sinceEpochMs) * 1_000n + BigInt(micros));
+  return undefined;
+};
+
+const usualLength = "2026-01-31T23:59:59.999Z".length;
+
+/** Of the form that JavaScript writes, without a pattern; NaN for every other text, right or wrong. */
+function usualMs(text: string): number {
+  if (text.length !== usualLength || text.charCodeAt(usualLength - 1) !== 0x5a) return Number.NaN;
+  if (
+    text.charCodeAt(4) !== 0x2d ||
+    text.charCodeAt(7) !== 0x2d ||
+    text.charCodeAt(10) !== 0x54 ||
+    text.charCodeAt(13) !== 0x3a ||
+    text.charCodeAt(16) !== 0x3a ||
+    text.charCodeAt(19) !== 0x2e
+  )
+    return Number.NaN;
+  const year = digits(text, 0, 4);
+  const month = digits(text, 5, 7);
+  const day = digits(text, 8, 10);
+  const hour = digits(text, 11, 13);
+  const minute = digits(text, 14, 16);
+  const second = digits(text, 17, 19);
+  const ms = digits(text, 20, 23);
+  // Days that not every month has are for the slow way to judge.
+  const isUsual = year >= 1 && month >= 1 && month <= 12 && day >= 1 && day <= 28;
+  if (!isUsual || hour > 23 || minute > 59 || second > 59) return Number.NaN;
+  return (
+    daysSince1970(year, month, day) * dayMs + ((hour * 60 + minute) * 60 + second) * 1_000 + ms
+  );
+}
+
+/** NaN where there is something else than digits. */
+function digits(text: string, from: number, to: number): number {
+  let number = 0;
+  for (let index = from; index < to; index += 1) {
+    const digit = text.charCodeAt(index) - 0x30;
+    if (digit < 0 || digit > 9) return Number.NaN;
+    number = number * 10 + digit;
+  }
+  return number;
+}
+
+/** Howard Hinnant's days_from_civil: years that begin in March end with the leap day. */
+function daysSince1970(year: number, month: number, day: number): number {
+  const y = month <= 2 ? year - 1 : year;
+  const era = Math.floor(y / 400);
+  const ofEra = y - era * 400;
+  const ofYear = Math.floor((153 * (month + (month > 2 ? -3 : 9)) + 2) / 5) + day - 1;
+  return (
+    era * 146_097 + ofEra * 365 + Math.floor(ofEra / 4) - Math.floor(ofEra / 100) + ofYear - 719_468
+  );
+}
+
+/** Whole seconds of the text, in ms since 1970. */
+function msOf(match: RegExpExecArray): number {
+  const [
+    ,
+    year,
+    month,
+    day,
+    hour,
+    minute,
+    second = "0",
+    ,
+    ,
+    sign,
+    zoneHour = "0",
+    zoneMinute = "0",
+  ] = match;
+  const days = daysOf(Number(year), Number(month), Number(day));
+  if (Number(hour) > 23 || Number(minute) > 59 || Number(second) > 59) return Number.NaN;
+  if (Number(zoneHour) > 15 || Number(zoneMinute) > 59) return Number.NaN;
+  const zone = (Number(zoneHour) * 60 + Number(zoneMinute)) * (sign === "-" ? -1 : 1);
+  return days + ((Number(hour) * 60 + Number(minute) - zone) * 60 + Number(second)) * 1_000;
+}
+
+/** NaN for a day that no calendar has, such as 31 February, which Date would move to March. */
+function daysOf(year: number, month: number, day: number): number {
+  const date = new Date(0);
+  date.setUTCFullYear(year, month - 1, day);
+  const exists = year > 0 && date.getUTCMonth() === month - 1 && date.getUTCDate() === day;
+  return exists ? date.getTime() : Number.NaN;
+}
+
+export const encodeDate: Encoder = (value, out) => {
+  const match = typeof value === "string" ? dateText.exec(value) : null;
+  if (match === null) return "is not a date as YYYY-MM-DD; a Date is another day elsewhere";
+  const ms = daysOf(Number(match[1]), Number(match[2]), Number(match[3]));
+  if (Number.isNaN(ms)) return "is not a day that exists";
+  out.int32(4);
+  out.int32((ms - epochMs) / dayMs);
+  return undefined;
+};

@@ -1,0 +1,244 @@
+/**
+ * From values of JavaScript to the binary format of COPY, by the types of the catalog. Owns: which values a column takes, and what is
+ * said of those it does not. Must never store another value than the one it was given.
+ */
+import { encodeFloat, encodeInt8, encodeInteger, encodeNumeric } from "./encode-number.js";
+import { encodeDate, encodeInstant } from "./encode-time.js";
+import type { Encoder, RowBuffer } from "./row-buffer.js";
+
+/** What the catalog says of a type. */
+export interface ColumnType {
+  /** Of the base type, such as `int8`. */
+  readonly name: string;
+  readonly oid: number;
+  /** Modifier: the n of varchar(n), precision and scale of numeric; -1 for none. */
+  readonly modifier: number;
+  /** The type of an array's elements. */
+  readonly element: ColumnType | undefined;
+}
+
+const nothing = -1;
+/** Shorter texts are faster by hand than by a call out of JavaScript. */
+const longestByHand = 48;
+const loneSurrogate = /\p{Surrogate}/u;
+const modifierHead = 4;
+
+/** Undefined for a type that has none here: its values travel as text and are cast by the server. */
+export function encoderFor(type: ColumnType, isKey: boolean): Encoder | undefined {
+  const { name, modifier, element } = type;
+  switch (name) {
+    case "int2":
+    case "int4":
+      return encodeInteger(name);
+    case "int8":
+      return encodeInt8;
+    case "float4":
+    case "float8":
+      return encodeFloat(name);
+    case "numeric":
+      return encodeNumeric(
+        modifier < modifierHead ? undefined : (modifier - modifierHead) & 0x7ff,
+        isKey,
+      );
+    case "text":
+      return encodeText;
+    case "varchar":
+      return modifier < modifierHead ? encodeText : encodeVarchar(modifier - modifierHead);
+    case "bool":
+      return encodeBoolean;
+    case "uuid":
+      return encodeUuid;
+    case "timestamptz":
+      return encodeInstant;
+    case "date":
+      return encodeDate;
+    case "json":
+      return encodeJson;
+    case "jsonb":
+      return encodeJsonb;
+    case "bytea":
+      return encodeBytes;
+    default:
+      return element === undefined ? undefined : encodeArray(element);
+  }
+}
+
+/** For a column of type text in the staging table, which the server casts. */
+export const encodeCast: Encoder = (value, out) => {
+  if (typeof value === "number" && !Number.isFinite(value)) return "is not a finite number";
+  if (typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value))
+    return "is beyond 2^53, where numbers collapse: give it as bigint or text";
+  if (["number", "bigint", "boolean"].includes(typeof value)) return encodeText(String(value), out);
+  return typeof value === "string" ? encodeText(value, out) : "is not a text";
+};
+
+const encodeText: Encoder = (value, out) => {
+  if (typeof value !== "string") return "is not a text";
+  const { length } = value;
+  if (length > longestByHand) return encodeLongText(value, out);
+  out.reserve(4 + length);
+  const start = out.at + 4;
+  const { bytes } = out;
+  for (let index = 0; index < length; index += 1) {
+    const code = value.charCodeAt(index);
+    if (code === 0 || code > 0x7f) return encodeLongText(value, out);
+    bytes[start + index] = code;
+  }
+  out.putInt32(out.at, length);
+  out.at = start + length;
+  return undefined;
+};
+
+function encodeLongText(value: string, out: RowBuffer): string | undefined {
+  if (value.includes("\0")) return "has a NUL character, which Postgres cannot store";
+  out.reserve(4 + value.length * 3);
+  const size = out.bytes.write(value, out.at + 4);
+  // Half a character would be stored as a replacement, and two keys could become one.
+  if (size !== value.length && loneSurrogate.test(value)) return "has half a character";
+  out.putInt32(out.at, size);
+  out.at += 4 + size;
+  return undefined;
+}
+
+function encodeVarchar(most: number): Encoder {
+  return (value, out) => {
+    if (typeof value === "string" && value.length > most && charactersOf(value) > most)
+      return `is longer than varchar(${most})`;
+    return encodeText(value, out);
+  };
+}
+
+/** As Postgres counts them: one for each code point. */
+function charactersOf(text: string): number {
+  let count = 0;
+  for (const _character of text) count += 1;
+  return count;
+}
+
+const encodeBoolean: Encoder = (value, out) => {
+  if (typeof value !== "boolean") return "is not a boolean";
+  out.int32(1);
+  out.byte(value ? 1 : 0);
+  return undefined;
+};
+
+const hexDigit = new Int8Array(128).fill(-1);
+for (const [index, digit] of "0123456789abcdef".split("").entries()) {
+  hexDigit[digit.charCodeAt(0)] = index;
+  hexDigit[digit.toUpperCase().charCodeAt(0)] = index;
+}
+/** Where the two digits of each of the 16 bytes begin. */
+const uuidDigits = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+const uuidHyphens = [8, 13, 18, 23];
+const notUuid = "is not a UUID";
+
+const encodeUuid: Encoder = (value, out) => {
+  if (typeof value !== "string" || value.length !== 36) return notUuid;
+  for (let index = 0; index < 4; index += 1)
+    if (value.charCodeAt(uuidHyphens[index] as number) !== 0x2d) return notUuid;
+  out.reserve(20);
+  const { bytes } = out;
+  const start = out.at + 4;
+  // Undefined beyond ASCII becomes 0 in a bit operation, so the sign of what was found is looked at as a number.
+  let worst = 0;
+  for (let index = 0; index < 16; index += 1) {
+    const at = uuidDigits[index] as number;
+    const high = hexDigit[value.charCodeAt(at)] ?? -1;
+    const low = hexDigit[value.charCodeAt(at + 1)] ?? -1;
+    worst |= high | low;
+    bytes[start + index] = (high << 4) | low;
+  }
+  if (worst < 0) return notUuid;
+  out.putInt32(out.at, 16);
+  out.at = start + 16;
+  return undefined;
+};
+
+const rawJson = Symbol.for("oncekey.json-text");
+
+/** JSON that is text already, so that it is stored as it is: numbers of any size keep their digits. */
+export interface JsonText {
+  readonly text: string;
+}
+
+/** Marks a text as JSON for a json or jsonb column, where a bare string would be stored as a JSON string. */
+export function jsonText(text: string): JsonText {
+  return Object.freeze({ [rawJson]: true, text });
+}
+
+function toJson(value: unknown): string | undefined {
+  if (typeof value === "object" && value !== null && rawJson in value)
+    return (value as unknown as JsonText).text;
+  try {
+    return JSON.stringify(value);
+  } catch {
+    // A bigint or a cycle.
+    return undefined;
+  }
+}
+
+const notJson = "is not a JSON value";
+
+const encodeJson: Encoder = (value, out) => {
+  const text = toJson(value);
+  return text === undefined ? notJson : encodeText(text, out);
+};
+
+const jsonbVersion = 1;
+
+const encodeJsonb: Encoder = (value, out) => {
+  const text = toJson(value);
+  if (text === undefined) return notJson;
+  const start = out.at;
+  // The version goes where the text's length would begin, and that moves on by one.
+  out.int32(0);
+  out.byte(jsonbVersion);
+  const from = out.at;
+  const problem = encodeText(text, out);
+  if (problem !== undefined) return problem;
+  const size = out.at - from - 4;
+  out.bytes.copyWithin(from, from + 4, out.at);
+  out.at -= 4;
+  out.putInt32(start, size + 1);
+  return undefined;
+};
+
+const encodeBytes: Encoder = (value, out) => {
+  if (!(value instanceof Uint8Array)) return "is not bytes";
+  out.int32(value.length);
+  out.append(value);
+  return undefined;
+};
+
+/** Lists of one dimension, whose items may be null. */
+function encodeArray(element: ColumnType): Encoder | undefined {
+  const encodeItem = element.element === undefined ? encoderFor(element, false) : undefined;
+  if (encodeItem === undefined) return undefined;
+  return (value, out) => {
+    if (!Array.isArray(value)) return "is not a list";
+    const list: readonly unknown[] = value;
+    const start = out.at;
+    out.int32(0);
+    out.int32(list.length === 0 ? 0 : 1);
+    out.int32(list.some((item) => item === null || item === undefined) ? 1 : 0);
+    out.int32(element.oid);
+    if (list.length > 0) {
+      out.int32(list.length);
+      out.int32(1);
+    }
+    for (const item of list) {
+      if (item === null || item === undefined) out.int32(nothing);
+      else {
+        const problem = encodeItem(item, out);
+        if (problem !== undefined) return `has an item that ${problem}`;
+      }
+    }
+    out.putInt32(start, out.at - start - 4);
+    return undefined;
+  };
+}
+
+/** A field without a value. */
+export function encodeNull(out: RowBuffer): void {
+  out.int32(nothing);
+}

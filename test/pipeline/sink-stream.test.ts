@@ -1,0 +1,177 @@
+/** Rows that come one after another: batches by size, bytes and time, several writers, and who waits for whom. */
+import { once } from "node:events";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+
+import { seededRandom } from "../support/tcp-proxy.js";
+import { waitFor } from "../support/wait-for.js";
+import { counts, useSinks } from "./sink-bench.js";
+
+const { database, open, createTable, rowsOf } = useSinks();
+const plain = { key: "id", columns: ["id", "v"] } as const;
+const batches = async (): Promise<number> =>
+  (await database.pool.query("SELECT 1 FROM idempotency_batches")).rowCount ?? 0;
+
+type Pair = { readonly id: number; readonly v: string };
+function pairs(total: number, distinct: number, seed = 1): Pair[] {
+  const random = seededRandom(seed);
+  return Array.from({ length: total }, () => {
+    const id = Math.floor(random() * distinct);
+    return { id, v: `v${id}` };
+  });
+}
+
+test.each([
+  ["an array", (rows: Pair[]) => rows],
+  [
+    "an async generator",
+    async function* (rows: Pair[]) {
+      yield* rows;
+    },
+  ],
+  ["a stream", (rows: Pair[]) => Readable.from(rows)],
+])("%s is written whole, by several writers", async (_name, from) => {
+  const table = await createTable("id int PRIMARY KEY, v text");
+  const rows = pairs(20_000, 5_000);
+  const distinct = new Set(rows.map(({ id }) => id)).size;
+  const sink = open({ ...plain, table, onDuplicate: "ignore", batchRows: 700, writers: 3 });
+  const first = await sink.write(from(rows) as AsyncIterable<Pair>);
+  expect(first.inserted).toBe(distinct);
+  expect(first.unchanged + first.duplicatesInBatch).toBe(rows.length - distinct);
+  const second = await sink.write(from(rows) as AsyncIterable<Pair>);
+  expect(second).toMatchObject({ inserted: 0, updated: 0 });
+  expect(second.unchanged + second.duplicatesInBatch).toBe(rows.length);
+  expect(await rowsOf(table)).toHaveLength(distinct);
+});
+
+test("with a version, two orders and two runs leave the same bytes", async () => {
+  const random = seededRandom(7);
+  const rows = Array.from({ length: 6_000 }, () => ({
+    id: Math.floor(random() * 1_000),
+    n: Math.floor(random() * 4),
+    v: `v${Math.floor(random() * 5)}`,
+    x: (Math.floor(random() * 3) / 2).toFixed(Math.floor(random() * 3)),
+  }));
+  const sums: unknown[] = [];
+  for (const order of [rows, rows.toReversed(), [...rows].sort((a, b) => a.v.localeCompare(b.v))]) {
+    const table = await createTable("id int PRIMARY KEY, n int, v text, x numeric");
+    for (let run = 0; run < 2; run += 1) {
+      const sink = open({
+        table,
+        key: "id",
+        columns: ["id", "n", "v", "x"],
+        onDuplicate: "overwrite",
+        version: "n",
+        batchRows: 300,
+        writers: 2,
+      });
+      await sink.write(order);
+      const { rows: sum } = await database.pool.query(
+        `SELECT md5(string_agg(t::text, ';' ORDER BY id)) AS sum FROM ${table} t`,
+      );
+      sums.push(sum[0]);
+    }
+  }
+  expect(new Set(sums.map((sum) => JSON.stringify(sum))).size).toBe(1);
+});
+
+test("as a Writable: finish comes when all is durable, and counts say what was done", async () => {
+  const table = await createTable("id int PRIMARY KEY, v text");
+  const sink = open({ ...plain, table, onDuplicate: "overwrite", batchRows: 100, writers: 2 });
+  const stream = sink.writable();
+  await pipeline(Readable.from(pairs(1_000, 300)), stream);
+  expect(stream.counts.inserted).toBe((await rowsOf(table)).length);
+  const { inserted, unchanged, duplicatesInBatch } = stream.counts;
+  expect(inserted + unchanged + duplicatesInBatch).toBe(1_000);
+});
+
+test("a batch that is not full goes when its time is over, and one that has too many bytes at once", async () => {
+  const table = await createTable("id int PRIMARY KEY, v text");
+  const sink = open({ ...plain, table, onDuplicate: "ignore", batchMs: 20, writers: 1 });
+  const stream = sink.writable();
+  stream.write({ id: 1, v: "a" });
+  await waitFor(async () => (await rowsOf(table)).length === 1, { what: "the row" });
+  stream.end();
+  await once(stream, "close");
+  const before = await batches();
+  const large = open({ ...plain, table, onDuplicate: "ignore", maxBatchBytes: 4_096, writers: 1 });
+  const rows = Array.from({ length: 10 }, (_, id) => ({ id: id + 10, v: "x".repeat(1_500) }));
+  expect(await large.write(rows)).toEqual(counts(10, 0, 0, 0));
+  expect((await batches()) - before).toBe(4);
+});
+
+test("a source is asked for no more than the database takes", async () => {
+  const table = await createTable("id int PRIMARY KEY, v text");
+  const sink = open({ ...plain, table, onDuplicate: "ignore", batchRows: 10, writers: 1 });
+  const lock = await database.pool.connect();
+  let asked = 0;
+  const rows = async function* (): AsyncGenerator<Pair> {
+    for (; asked < 500; asked += 1) yield { id: asked, v: "a" };
+  };
+  try {
+    await sink.writeBatch([]);
+    await lock.query("BEGIN");
+    await lock.query(`LOCK TABLE ${table} IN ACCESS EXCLUSIVE MODE`);
+    const written = sink.write(rows());
+    await waitFor(
+      async () =>
+        (
+          await database.pool.query(
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+          )
+        ).rowCount === 1,
+      { what: "the batch to wait for the lock" },
+    );
+    // One batch is being written and one is full.
+    await waitFor(() => asked >= 19, { what: "the second batch" });
+    expect(asked).toBeLessThanOrEqual(20);
+    await lock.query("COMMIT");
+    expect(await written).toEqual(counts(500, 0, 0, 0));
+  } finally {
+    lock.release();
+  }
+});
+
+test("a batch that fails ends everything at once, also while the source is silent", async () => {
+  const table = await createTable("id int PRIMARY KEY, v text CHECK (v <> 'bad')");
+  const sink = open({ ...plain, table, onDuplicate: "ignore", batchRows: 1, writers: 1 });
+  let isReturned = false;
+  const rows: AsyncIterable<Pair> = {
+    [Symbol.asyncIterator]: () => {
+      let next = 0;
+      return {
+        next: () => {
+          next += 1;
+          if (next === 1) return Promise.resolve({ done: false, value: { id: 1, v: "bad" } });
+          return new Promise(() => undefined);
+        },
+        return: () => {
+          isReturned = true;
+          return Promise.resolve({ done: true, value: undefined });
+        },
+      };
+    },
+  };
+  await expect(sink.write(rows)).rejects.toMatchObject({ code: "row_invalid" });
+  expect(isReturned).toBe(true);
+  const stream = sink.writable();
+  stream.write({ id: 1, v: "bad" });
+  const [error] = (await once(stream, "error")) as [unknown];
+  expect(error).toMatchObject({ code: "row_invalid" });
+});
+
+test("rows are numbered as they were written, across batches and writers", async () => {
+  const table = await createTable("id int PRIMARY KEY, v text");
+  const numbers: number[] = [];
+  const sink = open({
+    ...plain,
+    table,
+    onDuplicate: "ignore",
+    batchRows: 7,
+    writers: 3,
+    onBadRow: ({ rowNumber }) => void numbers.push(rowNumber),
+  });
+  const rows = Array.from({ length: 100 }, (_, id) => ({ id, v: id % 25 === 24 ? 5 : "a" }));
+  expect(await sink.write(rows)).toEqual(counts(96, 0, 0, 0));
+  expect(numbers).toEqual([25, 50, 75, 100]);
+});
