@@ -2,8 +2,8 @@
  * Cuts parsed records off a file of CSV, with the place of each. Owns: going on behind a record with broken quotation, which costs its
  * line and no other.
  */
-import { parse } from "csv-parse";
-import type { CsvError, Options, Parser } from "csv-parse";
+import { Parser } from "csv-parse";
+import type { CsvError, Options } from "csv-parse";
 import { parse as parseAtOnce } from "csv-parse/sync";
 import { maxChunkBytes, newline } from "./load-chunk.js";
 import type { ByteTape } from "./load-input.js";
@@ -47,17 +47,13 @@ export async function cutPart(
   const isFull = (): boolean => records.length >= maxRecords || end >= maxChunkBytes;
   while (!isFull()) {
     const base = end;
-    const error = await parseFrom(held, base, {
-      ...parserOptions(options),
-      bom: isFirst && base === 0,
-      on_record: (values: string[], { bytes }) => {
-        if (isFull()) return null;
-        records.push({ from: held.skipLineEnds(end), to: base + bytes, values, problem: "" });
-        end = base + bytes;
-        return null;
-      },
-      isFull,
+    const settings = { ...parserOptions(options), bom: isFirst && base === 0 };
+    const parser = new PlaceParser(settings, (values, bytes) => {
+      if (isFull()) return;
+      records.push({ from: held.skipLineEnds(end), to: base + bytes, values, problem: "" });
+      end = base + bytes;
     });
+    const error = await parseFrom(held, base, parser, isFull);
     if (isFull()) break;
     if (error === undefined) {
       end = held.bytes.length;
@@ -95,13 +91,32 @@ function parserOptions({ delimiter, maxRecordBytes }: CsvOptions): Options {
   };
 }
 
+/**
+ * A parser that hands over each record with the bytes up to its end, as soon as it is parsed. Its own ways to do so make several
+ * objects a record, which takes half as long again as parsing.
+ */
+class PlaceParser extends Parser {
+  readonly #onRecord: (values: readonly string[], bytes: number) => void;
+
+  constructor(options: Options, onRecord: (values: readonly string[], bytes: number) => void) {
+    super(options);
+    this.#onRecord = onRecord;
+  }
+
+  override push(record: readonly string[] | null): boolean {
+    if (record === null) return super.push(null);
+    this.#onRecord(record, this.info.bytes);
+    return true;
+  }
+}
+
 /** Parses until it is full, or the file is over, or a record is broken. */
 async function parseFrom(
   held: HeldBytes,
   base: number,
-  { isFull, ...options }: Options & { readonly isFull: () => boolean },
+  parser: Parser,
+  isFull: () => boolean,
 ): Promise<CsvError | undefined> {
-  const parser = parse(options);
   // The write that failed says it too.
   parser.on("error", () => undefined).resume();
   try {

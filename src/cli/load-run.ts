@@ -95,25 +95,25 @@ export class LoadRun {
   async #run(): Promise<"done" | "stopped"> {
     const { source, limits, isStopped } = this.#options;
     for (let line = source.firstLine; !isStopped();) {
-      const known = await this.#skip();
-      if (known !== undefined) {
-        line = known.nextLine;
-        continue;
-      }
-      const chunk = await this.#cut(source, line, limits);
+      const next = await this.#read(source, line, limits);
       // Reading that is stopped looks like the end of a file.
       if (isStopped()) break;
-      if (chunk === undefined) return "done";
-      line = chunk.nextLine;
+      if (next === undefined) return "done";
+      line = next.nextLine;
       // The next one is cut while this one is written.
-      await this.#send(chunk);
+      if ("rows" in next) await this.#send(next);
     }
     return "stopped";
   }
 
-  async #cut(source: Source, line: number, limits: ChunkLimits): Promise<Chunk | undefined> {
+  /** The next chunk, or the place of one that was loaded before; undefined at the end of the file. */
+  async #read(
+    source: Source,
+    line: number,
+    limits: ChunkLimits,
+  ): Promise<Chunk | KnownChunk | undefined> {
     try {
-      return await source.cut(line, limits);
+      return (await this.#skip()) ?? (await source.cut(line, limits));
     } catch (error) {
       if (this.#options.isStopped()) return undefined;
       throw error;

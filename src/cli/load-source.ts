@@ -110,7 +110,8 @@ async function openLines(
   { columns: given, maxRecordBytes }: SourceOptions,
   table: TableFacts,
 ): Promise<Source> {
-  const named = given === undefined ? await namesAtStart(tape, maxRecordBytes) : new Set(given);
+  const found = await namesAtStart(tape, maxRecordBytes);
+  const named = given === undefined ? found : new Set(given);
   const columns = given ?? table.columns.filter((name) => named.has(name));
   const others = given === undefined ? table.columns.filter((name) => !named.has(name)) : [];
   let readers: readonly (readonly [string, ReadText])[] = [];
@@ -131,10 +132,13 @@ async function openLines(
 
 /** Records that are not complete by then, and those that are none, name nothing. */
 const lookedAtBytes = 1024 * 1024;
+const lookedAtForArray = 1024;
 
 async function namesAtStart(tape: ByteTape, maxRecordBytes: number): Promise<Set<string>> {
   const bytes = await tape.take(lookedAtBytes);
   tape.unread(bytes);
+  if (/^\uFEFF?\s*\[\s*[{\]]/.test(bytes.toString("utf8", 0, lookedAtForArray)))
+    throw usageError("It is a JSON array, and must have a record on each line: jq -c '.[]' FILE.");
   const names = new Set<string>();
   for await (const { values } of readRecords(once(bytes), { maxRecordBytes }))
     for (const value of values)

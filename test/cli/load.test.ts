@@ -115,6 +115,23 @@ describe("what is loaded", () => {
     ]);
   });
 
+  test("a file packed by Zstandard", async () => {
+    const content = Buffer.from(ndjson(clicks(3)));
+    // A frame with its size, and one block that is as it is (RFC 8878).
+    const header = Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x20, content.length, 0, 0, 0]);
+    header.writeUIntLE((content.length << 3) | 1, 6, 3);
+    const file = fileOf("a.ndjson.zst", Buffer.concat([header, content]));
+    expect(counted(await load(file, ["--json"]))).toMatchObject({ records: 3, inserted: 3 });
+  });
+
+  test("lists, objects and bytes of JSON", async () => {
+    const row = { id: "a", part: 1, j: { b: [1] }, x: "\\x00ff", l: ["p"], b: true, f: 0.5 };
+    expect((await loadKinds(fileOf("a.ndjson", ndjson([row])))).stderr).toBe("");
+    expect(await query("SELECT id, j, encode(x, 'hex') AS x, l, b, f FROM kinds")).toEqual([
+      { id: "a", j: { b: [1] }, x: "00ff", l: ["p"], b: true, f: 0.5 },
+    ]);
+  });
+
   test("nothing of an empty file", async () => {
     expect(
       counted(await load(fileOf("a.ndjson", ""), ["--columns", "event_id", "--json"])),
@@ -365,6 +382,24 @@ describe("what is refused before anything is written", () => {
     const file = fileOf("a.csv", content);
     expect((await load(file, ["--bad-rows", file])).stderr).toContain("another file");
     expect(readFileSync(file, "utf8")).toBe(content);
+  });
+
+  test("a JSON array", async () => {
+    const { code, stderr } = await load(fileOf("a.json", `\n[ ${JSON.stringify(clicks(1)[0])} ]`));
+    expect([code, stderr]).toEqual([2, expect.stringContaining("It is a JSON array") as string]);
+  });
+
+  test("a column that the records at the beginning do not name", async () => {
+    const text = `${JSON.stringify({ event_id: "a", note: "x".repeat(2_000) })}\n`;
+    const file = fileOf("a.ndjson", `${text.repeat(600)}{"event_id":"b","amount":1}\n`);
+    const { code, stderr } = await load(file);
+    expect(code).toBe(1);
+    expect(stderr).toContain("Line 601: amount is not named at the beginning of the file");
+    expect((await load(file, ["--columns", "event_id,amount"])).code).toBe(0);
+    expect(await query("SELECT event_id, amount FROM clicks ORDER BY 1")).toEqual([
+      { event_id: "a", amount: null },
+      { event_id: "b", amount: "1" },
+    ]);
   });
 
   test("a file that is cut off in the middle of its packing", async () => {
