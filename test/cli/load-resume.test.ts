@@ -7,7 +7,16 @@ import { migrate } from "../../src/stores/postgres.js";
 import { useDatabase } from "../support/databases.js";
 import { startProgram, type RunningProcess } from "../support/server-process.js";
 import { waitFor } from "../support/wait-for.js";
-import { checksum, clicks, clicksTable, csv, distinct, fileOf, ndjson } from "./load-place.js";
+import {
+  checksum,
+  clicks,
+  clicksTable,
+  csv,
+  distinct,
+  fileOf,
+  ndjson,
+  oncekeyHere,
+} from "./load-place.js";
 import { oncekey, type Outcome } from "./oncekey.js";
 
 const count = 1_000;
@@ -40,8 +49,8 @@ const argsOf = (file: string, more: readonly string[] = []): string[] =>
     String(chunk),
     "--json",
   ].concat(more);
-const load = (file: string, more: readonly string[] = [], input = ""): Promise<Outcome> =>
-  oncekey(argsOf(file, more), { DATABASE_URL: database.url }, { input });
+const load = (file: string, more: readonly string[] = []): Promise<Outcome> =>
+  oncekeyHere(argsOf(file, more), { DATABASE_URL: database.url });
 const counted = ({ stdout, stderr }: Outcome): Record<string, unknown> => {
   if (stdout === "") throw new Error(stderr);
   return JSON.parse(stdout) as Record<string, unknown>;
@@ -145,11 +154,36 @@ test("several writers: batches behind the one that was not finished are passed o
 });
 
 test("standard input goes on when the same bytes come again", async () => {
+  const rows: object[] = clicks(count);
+  const good = rows[550];
+  rows[550] = { event_id: 5 };
+  const loadInput = (input: readonly object[]): Promise<Outcome> =>
+    oncekey(
+      argsOf("-", ["--format", "ndjson"]),
+      { DATABASE_URL: database.url },
+      { input: ndjson(input) },
+    );
+  const { code, stderr } = await loadInput(rows);
+  expect([code, stderr]).toEqual([
+    1,
+    "Line 551: event_id is not a text. Set such records aside with --bad-rows FILE.\n" +
+      "500 records are loaded. The same command with the same input passes over them.\n",
+  ]);
+  rows[550] = good as object;
+  expect(counted(await loadInput(rows))).toMatchObject({ records: count, earlier: 500 });
+  expect(await sentAgain()).toEqual([]);
+});
+
+test("a connection that is lost in the middle of standard input is got over", async () => {
   const content = ndjson(clicks(count));
   const holder = await database.pool.connect();
   await holder.query("BEGIN");
   await holder.query("INSERT INTO clicks VALUES ('e550')");
-  const first = load("-", ["--format", "ndjson"], content);
+  const first = oncekey(
+    argsOf("-", ["--format", "ndjson"]),
+    { DATABASE_URL: database.url },
+    { input: content },
+  );
   await waitFor(async () => (await batches()) === 5, { what: "five batches" });
   // The server ends the transaction that waits, for good.
   await holder.query(

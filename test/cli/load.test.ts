@@ -4,7 +4,16 @@ import { gzipSync } from "node:zlib";
 
 import { migrate } from "../../src/stores/postgres.js";
 import { useDatabase } from "../support/databases.js";
-import { checksum, clicks, clicksTable, csv, distinct, fileOf, ndjson } from "./load-place.js";
+import {
+  checksum,
+  clicks,
+  clicksTable,
+  csv,
+  distinct,
+  fileOf,
+  ndjson,
+  oncekeyHere,
+} from "./load-place.js";
 import { oncekey, type Outcome } from "./oncekey.js";
 
 const database = useDatabase({
@@ -19,14 +28,14 @@ beforeEach(async () => {
   await database.pool.query("TRUNCATE clicks, kinds, idempotency_batches");
 });
 
-const load = (file: string, args: readonly string[] = [], input = ""): Promise<Outcome> =>
-  oncekey(
-    ["load", file, "--table", "clicks", "--key", "event_id", ...args],
-    { DATABASE_URL: database.url },
-    { input },
-  );
+const argsOf = (file: string, args: readonly string[]): string[] =>
+  ["load", file, "--table", "clicks", "--key", "event_id"].concat(args);
+const load = (file: string, args: readonly string[] = []): Promise<Outcome> =>
+  oncekeyHere(argsOf(file, args), { DATABASE_URL: database.url });
+const loadInput = (input: string, args: readonly string[]): Promise<Outcome> =>
+  oncekey(argsOf("-", args), { DATABASE_URL: database.url }, { input });
 const loadKinds = (file: string, args: readonly string[] = []): Promise<Outcome> =>
-  oncekey(["load", file, "--table", "public.kinds", "--key", "id,part", ...args], {
+  oncekeyHere(["load", file, "--table", "public.kinds", "--key", "id,part", ...args], {
     DATABASE_URL: database.url,
   });
 const counted = ({ stdout, stderr }: Outcome): Record<string, unknown> => {
@@ -74,7 +83,7 @@ describe("what is loaded", () => {
   });
 
   test("standard input, in words", async () => {
-    const { code, stdout } = await load("-", ["--format", "ndjson"], ndjson(clicks(20)));
+    const { code, stdout } = await loadInput(ndjson(clicks(20)), ["--format", "ndjson"]);
     expect(code).toBe(0);
     expect(stdout).toMatch(/^Loaded 20 records of - into public\.clicks in .+\.$/m);
     expect(stdout).toMatch(/^inserted +18$/m);

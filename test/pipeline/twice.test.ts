@@ -8,8 +8,7 @@ import type pg from "pg";
 import { mergeSink, redisStreamSource, upsertSink } from "../../src/pipeline.js";
 import type { OpenSink, SinkDescription } from "../../src/pipeline.js";
 import { migrate } from "../../src/stores/postgres.js";
-import { fileOf, ndjson } from "../cli/load-place.js";
-import { oncekey } from "../cli/oncekey.js";
+import { fileOf, ndjson, oncekeyHere } from "../cli/load-place.js";
 import { useDatabase } from "../support/databases.js";
 import { redisUrl } from "../support/servers.js";
 import { waitFor } from "../support/wait-for.js";
@@ -130,7 +129,7 @@ const pipelines: Readonly<Record<string, Pipeline>> = {
   "oncekey load": async (table, order) => {
     const file = fileOf("rows.ndjson", ndjson(order));
     const args = ["--table", table, "--key", "id", "--version-column", "version"];
-    const { code, stderr } = await oncekey(["load", file, ...args, "--batch-rows", "37"], {
+    const { code, stderr } = await oncekeyHere(["load", file, ...args, "--batch-rows", "37"], {
       DATABASE_URL: database.url,
     });
     expect([code, stderr]).toEqual([0, ""]);
