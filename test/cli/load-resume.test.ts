@@ -1,10 +1,13 @@
 /** `oncekey load` that is stopped in the middle, by kill -9 and by a signal, and goes on: no record lost, none sent twice. */
 import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 
 import type pg from "pg";
 
 import { migrate } from "../../src/stores/postgres.js";
+import { compiledTree } from "../support/compiled-tree.js";
 import { useDatabase } from "../support/databases.js";
+import { exited, spawnChild } from "../support/processes.js";
 import { startProgram, type RunningProcess } from "../support/server-process.js";
 import { waitFor } from "../support/wait-for.js";
 import {
@@ -213,6 +216,27 @@ test.each<NodeJS.Signals>(["SIGINT", "SIGTERM"])(
     expect(await sentAgain()).toEqual([]);
   },
 );
+
+test("a signal while more is waited for is not taken for the end of the file", async () => {
+  const child = spawnChild(
+    process.execPath,
+    [join(compiledTree(), "dist/esm/cli/main.js"), ...argsOf("-", ["--format", "ndjson"])],
+    { env: { PATH: process.env["PATH"], DATABASE_URL: database.url } },
+  );
+  let said = "";
+  child.stderr?.on("data", (piece: Buffer) => (said += piece.toString()));
+  // It looks at this much before it begins; the last line is not complete.
+  const content = ndjson(clicks(20_000));
+  child.stdin?.write(content.slice(0, -20));
+  await waitFor(async () => (await batches()) === 199, { what: "199 batches" });
+  child.kill("SIGINT");
+  await exited(child);
+  expect([child.exitCode, said]).toEqual([
+    1,
+    "Stopped. 19,900 records are loaded. The same command with the same input passes over them.\n",
+  ]);
+  expect(await batches()).toBe(199);
+});
 
 test("a second signal ends it at once, and that is harmless too", async () => {
   const file = fileOf("a.ndjson", ndjson(clicks(count)));

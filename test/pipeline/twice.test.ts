@@ -15,9 +15,9 @@ import { waitFor } from "../support/wait-for.js";
 
 type Row = { id: string; version: number; merchant: string | null; amount: string };
 
-/** Forty events in three versions, some of them three times with three contents, and retries of old versions after new ones. */
-const rows: Row[] = Array.from({ length: 240 }, (_, n) => ({
-  id: `e${n % 40}`,
+/** Events in up to three versions, the highest of them often with several contents, and old versions after new ones. */
+const rows: Row[] = Array.from({ length: 150 }, (_, n) => ({
+  id: `e${n % 37}`,
   version: Math.min(2, (n * 7) % 5),
   merchant: n % 11 === 0 ? null : `m${(n * 13) % 17}`,
   amount: `${(n * 31) % 19}.${n % 2 === 0 ? "5" : "50"}`,
@@ -25,7 +25,7 @@ const rows: Row[] = Array.from({ length: 240 }, (_, n) => ({
 const orders = {
   "as they are": rows,
   backwards: rows.toReversed(),
-  "cut and turned": [...rows.slice(97), ...rows.slice(0, 97)],
+  "cut and turned": [...rows.slice(67), ...rows.slice(0, 67)],
 };
 
 const database = useDatabase({ prepare: (pool) => migrate({ pool }) });
@@ -149,7 +149,7 @@ test.each(Object.keys(pipelines))("%s", async (name) => {
     sums[`${order}, twice`] = await checksum(table);
   }
   const [first] = Object.values(sums);
-  expect(first).toMatch(/^40 [\da-f]{64}$/);
+  expect(first).toMatch(/^37 [\da-f]{64}$/);
   for (const sum of Object.values(sums)) expect(sum).toBe(first);
   // mergeSink has another order of rows with equal versions.
   if (name === "mergeSink on Postgres") return;
