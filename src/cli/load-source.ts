@@ -25,6 +25,8 @@ export interface SourceOptions {
 }
 
 export interface Source {
+  /** There is nothing in it, so that it names no columns. */
+  readonly isEmpty: boolean;
   readonly columns: readonly string[];
   /** Names in the file that the table has no column for. */
   readonly unknown: readonly string[];
@@ -80,6 +82,7 @@ async function openCsv(
   const columns = options.columns ?? names.filter((name) => table.columns.includes(name));
   let fields: readonly CsvField[] = [];
   return {
+    isEmpty: false,
     columns,
     unknown: options.columns === undefined ? names.filter((name) => !columns.includes(name)) : [],
     meaning: ["csv", delimiter, nullText, names],
@@ -110,12 +113,13 @@ async function openLines(
   { columns: given, maxRecordBytes }: SourceOptions,
   table: TableFacts,
 ): Promise<Source> {
-  const found = await namesAtStart(tape, maxRecordBytes);
-  const named = given === undefined ? found : new Set(given);
+  const { names, isEmpty } = await namesAtStart(tape, maxRecordBytes);
+  const named = given === undefined ? names : new Set(given);
   const columns = given ?? table.columns.filter((name) => named.has(name));
   const others = given === undefined ? table.columns.filter((name) => !named.has(name)) : [];
   let readers: readonly (readonly [string, ReadText])[] = [];
   return {
+    isEmpty,
     columns,
     unknown: [...named].filter((name) => !table.columns.includes(name)),
     meaning: ["ndjson"],
@@ -134,7 +138,10 @@ async function openLines(
 const lookedAtBytes = 1024 * 1024;
 const lookedAtForArray = 1024;
 
-async function namesAtStart(tape: ByteTape, maxRecordBytes: number): Promise<Set<string>> {
+async function namesAtStart(
+  tape: ByteTape,
+  maxRecordBytes: number,
+): Promise<{ readonly names: Set<string>; readonly isEmpty: boolean }> {
   const bytes = await tape.take(lookedAtBytes);
   tape.unread(bytes);
   if (/^\uFEFF?\s*\[\s*[{\]]/.test(bytes.toString("utf8", 0, lookedAtForArray)))
@@ -144,7 +151,7 @@ async function namesAtStart(tape: ByteTape, maxRecordBytes: number): Promise<Set
     for (const value of values)
       if (typeof value === "object" && value !== null && !Array.isArray(value))
         for (const name of Object.keys(value)) names.add(name);
-  return names;
+  return { names, isEmpty: bytes.length === 0 };
 }
 
 /** Reads texts that stand for something else, in place. A column that nobody was told of must not be left out in silence. */

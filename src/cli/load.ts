@@ -154,9 +154,10 @@ async function runChunks(
   reportEnd(options, table, { ...run.totals, elapsedMs, missing: run.missing });
 }
 
-function describe(options: LoadOptions, { columns }: Source): SinkDescription {
+function describe(options: LoadOptions, { columns: named, isEmpty }: Source): SinkDescription {
   const { table, key, onDuplicate, versionColumn } = options;
   const wanted = [...key, ...(versionColumn === undefined ? [] : [versionColumn])];
+  const columns = isEmpty ? wanted : named;
   const absent = wanted.filter((column) => !columns.includes(column));
   if (absent.length > 0) {
     const where = options.columns === undefined ? "The file does not name" : "--columns leaves out";

@@ -141,13 +141,9 @@ describe("what is loaded", () => {
     ]);
   });
 
-  test("nothing of an empty file", async () => {
-    expect(
-      counted(await load(fileOf("a.ndjson", ""), ["--columns", "event_id", "--json"])),
-    ).toMatchObject({
-      records: 0,
-      inserted: 0,
-    });
+  test("nothing of an empty file, and of one with nothing but a header", async () => {
+    for (const file of [fileOf("a.ndjson", ""), fileOf("a.csv", "event_id,amount\n")])
+      expect(counted(await load(file, ["--json"]))).toMatchObject({ records: 0, inserted: 0 });
   });
 });
 
