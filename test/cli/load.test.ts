@@ -13,6 +13,7 @@ import {
   fileOf,
   ndjson,
   oncekeyHere,
+  type Click,
 } from "./load-place.js";
 import { oncekey, type Outcome } from "./oncekey.js";
 
@@ -317,6 +318,28 @@ describe("records of JSON that cannot be stored", () => {
     }
   });
 });
+
+test.each([
+  ["a.ndjson", ndjson, (row: object) => `${JSON.stringify(row)}\n`],
+  ["a.csv", csv, ({ event_id, merchant }: Click) => `${event_id},${merchant},1,1\n`],
+])(
+  "%s: a record of 8 MB is set aside, its beginning kept, and nothing else lost",
+  async (name, format, one) => {
+    const long = one({ event_id: "long", merchant: "x".repeat(8_000_000), amount: 1, version: 1 });
+    const last = one({ event_id: "last", merchant: "m", amount: 1, version: 1 });
+    const bad = fileOf("bad.ndjson", "");
+    const file = fileOf(name, `${format(clicks(5))}${long}${last}`);
+    const outcome = await load(file, ["--bad-rows", bad, "--json"]);
+    expect(counted(outcome)).toMatchObject({ records: 7, inserted: 6, bad: 1 });
+    const [letter] = letters(bad) as { line: number; reason: string; original: string }[];
+    expect(letter?.line).toBe(name === "a.csv" ? 7 : 6);
+    expect(letter?.reason).toMatch(/ is longer than 1048576 bytes\.$/);
+    expect(letter?.original).toBe(long.slice(0, 1_048_577));
+    expect(await query("SELECT merchant FROM clicks WHERE event_id = 'last'")).toEqual([
+      { merchant: "m" },
+    ]);
+  },
+);
 
 test("a dry run reads everything and writes nothing", async () => {
   const file = fileOf("a.csv", `${csv(clicks(50))}x,m,many,1\n`);
