@@ -206,7 +206,7 @@ const encodeJsonb: Encoder = (value, out) => {
 const encodeBytes: Encoder = (value, out) => {
   if (!(value instanceof Uint8Array)) return "is not bytes";
   out.int32(value.length);
-  out.append(value);
+  out.appendBytes(value);
   return undefined;
 };
 
