@@ -18,7 +18,7 @@ export type Shape = { readonly writers: number; readonly batchRows: number };
 export async function throughSink(
   url: string,
   table: string,
-  events: readonly Event[],
+  events: Iterable<Event>,
   shape: Shape & { readonly copyDirectly: boolean },
 ): Promise<BatchCounts> {
   const pool = new pg.Pool({ connectionString: url });

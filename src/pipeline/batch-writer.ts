@@ -173,16 +173,14 @@ export class BatchWriter<Row extends object> {
     rows: Places,
     found: WireAnswer,
   ): Promise<StagedCounts & { readonly ties: number }> {
-    const isThere = new Set(found.rows.map(([place]) => Number(place) - 1));
-    const fresh = isThere.size === 0 ? rows : rows.filter((_, index) => !isThere.has(index));
+    const { fresh, old } = divide(rows, found.rows[0]?.[0]);
     if (fresh.length > 0) {
       const copied = await session.copy(this.#sql.copyDirect, batch.copyBytes(fresh));
       if (copied !== fresh.length) throw dropped(this.#table);
     }
     const { replace } = this.#sql;
     let updated = 0;
-    if (replace !== undefined && isThere.size > 0) {
-      const old = rows.filter((_, index) => isThere.has(index));
+    if (replace !== undefined && old.length > 0) {
       await stage(session, this.#sql, batch.copyBytes(old));
       ({ updated } = await upsertStaged(session, { insertNew: undefined, replace }));
     }
@@ -289,6 +287,20 @@ export class BatchWriter<Row extends object> {
     const { text, name: prepared } = this.#ledger[name];
     return { ...(this.#options.pooler === undefined ? { name: prepared } : {}), text, values };
   }
+}
+
+/** `found`: places of old rows, from 1, in any order. */
+function divide(
+  rows: Places,
+  found: string | null | undefined,
+): { readonly fresh: Places; readonly old: Places } {
+  if (found === null || found === undefined) return { fresh: rows, old: new Int32Array(0) };
+  const isOld = new Uint8Array(rows.length);
+  for (const place of found.split(",")) isOld[Number(place) - 1] = 1;
+  return {
+    fresh: rows.filter((_, index) => isOld[index] === 0),
+    old: rows.filter((_, index) => isOld[index] === 1),
+  };
 }
 
 function again(cause: unknown): Outcome {

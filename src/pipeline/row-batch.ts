@@ -240,7 +240,7 @@ export class RowBatch<Row extends object> {
     const [only] = arrays;
     if (arrays.length === 1 && only !== undefined)
       for (const place of places)
-        only.append(this.#buffer, (starts[place] as number) + countBytes, keyEnds[place] as number);
+        only.append(this.#buffer, (starts[place] as number) + countBytes, keyEnds[place]);
     else
       for (const place of places) {
         let at = (starts[place] as number) + countBytes;

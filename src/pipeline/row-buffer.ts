@@ -50,8 +50,9 @@ export class RowBuffer {
   /** Of an integer that a number holds exactly. */
   int64(value: number): void {
     this.reserve(8);
-    this.view.setInt32(this.at, Math.floor(value / two32));
-    this.view.setInt32(this.at + 4, (value % two32) | 0);
+    const upper = Math.floor(value / two32);
+    this.view.setInt32(this.at, upper);
+    this.view.setUint32(this.at + 4, value - upper * two32);
     this.at += 8;
   }
 

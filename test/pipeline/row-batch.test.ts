@@ -26,6 +26,7 @@ function tableOf(
     keyColumns: columns.slice(0, keys),
     keyIndexes: [],
     versionColumn: columns.find(({ name }) => name === version),
+    hasLargestKey: false,
     takesCopy: true,
   };
 }
