@@ -19,11 +19,14 @@ test(`${events} events, each once`, async () => {
     chunkEvents: 100_000,
     batchRows: 10_000,
     killEveryMs: killSeconds * 1_000,
+    recomputeEveryMs: 20_000,
     restartAt: [0.3, 0.6],
     table: "events",
   });
   process.stdout.write(`${JSON.stringify(report, undefined, 2)}\n`);
   expect(report.found).toEqual(report.expected);
+  expect(report.aggregate.wrong).toBe(0);
+  expect(report.aggregate.rows).toBeGreaterThan(0);
   expect(report.restarts).toBe(2);
   expect(report.kills).toBeGreaterThan(0);
   await server.end();

@@ -63,25 +63,29 @@ test.each([{ hash: undefined }, { hash: 0 }, { hash: -1 }])(
   ({ hash }) => {
     const table = tableOf({ k: "bytea", v: "int4" }, 1);
     fc.assert(
-      fc.property(keys, fc.constantFrom("ignore", "overwrite"), (given, onDuplicate) => {
-        const rows = given.map((k, v) => ({ k, v }));
-        const expected = new Map<string, { k: Buffer; v: number }>();
-        for (const row of rows) {
-          const key = row.k.toString("hex");
-          if (onDuplicate === "overwrite" || !expected.has(key)) expected.set(key, row);
-        }
-        const batch = new RowBatch<Row>(table, onDuplicate as "ignore" | "overwrite");
-        // The second time in the room of the first.
-        for (let run = 0; run < 2; run += 1) {
-          add(batch, table, rows, hash);
-          expect(kept(batch)).toEqual(
-            [...expected.values()].sort(bytesFirst).map((row) => [row.v + 1, row]),
-          );
-          expect(batch.duplicates).toBe(rows.length - expected.size);
-          batch.clear();
-          expect([batch.size, batch.bytes, batch.duplicates]).toEqual([0, 0, 0]);
-        }
-      }),
+      fc.property(
+        keys,
+        fc.constantFrom("ignore" as const, "overwrite" as const),
+        (given, onDuplicate) => {
+          const rows = given.map((k, v) => ({ k, v }));
+          const expected = new Map<string, { k: Buffer; v: number }>();
+          for (const row of rows) {
+            const key = row.k.toString("hex");
+            if (onDuplicate === "overwrite" || !expected.has(key)) expected.set(key, row);
+          }
+          const batch = new RowBatch<Row>(table, onDuplicate);
+          // The second time in the room of the first.
+          for (let run = 0; run < 2; run += 1) {
+            add(batch, table, rows, hash);
+            expect(kept(batch)).toEqual(
+              [...expected.values()].sort(bytesFirst).map((row) => [row.v + 1, row]),
+            );
+            expect(batch.duplicates).toBe(rows.length - expected.size);
+            batch.clear();
+            expect([batch.size, batch.bytes, batch.duplicates]).toEqual([0, 0, 0]);
+          }
+        },
+      ),
       { numRuns: 150 },
     );
   },
@@ -132,6 +136,8 @@ test("rows of one key are found again when the batch has grown between them", ()
   // The same row again is no tie.
   add(batch, table, [rows[5] as Row]);
   expect(batch.duplicates).toBe(1);
+  batch.clear();
+  expect(batch.hasTies).toBe(false);
 });
 
 test("a row that is not taken leaves nothing behind", () => {
