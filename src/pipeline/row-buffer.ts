@@ -4,6 +4,8 @@
 export type Encoder = (value: unknown, out: RowBuffer) => string | undefined;
 
 const firstBytes = 64 * 1024;
+/** Places in it are kept as integers of 32 bits. */
+const mostBytes = 2 ** 31 - 1;
 const two32 = 2 ** 32;
 
 export class RowBuffer {
@@ -24,7 +26,10 @@ export class RowBuffer {
   }
 
   #grow(more: number): void {
-    const grown = Buffer.allocUnsafe(Math.max(this.bytes.length * 2, this.at + more));
+    const least = this.at + more;
+    if (least > mostBytes)
+      throw new RangeError("a batch has more than 2 GiB: write it as a stream");
+    const grown = Buffer.allocUnsafe(Math.min(Math.max(this.bytes.length * 2, least), mostBytes));
     this.bytes.copy(grown, 0, 0, this.at);
     this.bytes = grown;
     this.view = viewOf(grown);
