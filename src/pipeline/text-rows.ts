@@ -9,7 +9,7 @@ import type { SinkColumn } from "./catalog.js";
 import type { SinkDescription } from "./description.js";
 import { jsonText } from "./encoders.js";
 import { addRecord, emptyBlock } from "./record-block.js";
-import { encodeKey, RowBatch } from "./row-batch.js";
+import { encodeKey, encodeRest } from "./row-batch.js";
 import type { RowFault } from "./row-batch.js";
 import { RowBuffer } from "./row-buffer.js";
 
@@ -68,10 +68,7 @@ export async function textRows({
     },
     check: (row) => {
       rest.at = 0;
-      return (
-        encodeKey(table, row, key) ??
-        new RowBatch(table, description.onDuplicate, rest).encodeRest(row)
-      );
+      return encodeKey(table, row, key) ?? encodeRest(table, row, rest);
     },
   };
 }

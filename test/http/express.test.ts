@@ -185,6 +185,7 @@ describe("a plain route", () => {
     const key = newKey();
     const seen: unknown[] = [];
     const api = app((req, res) => {
+      // oxlint-disable-next-line typescript/unbound-method
       const { release, downstreamKey, replayUntil, ...own } = req.idempotency ?? {};
       seen.push(JSON.parse(JSON.stringify(req.idempotency)), own, replayUntil);
       seen.push(downstreamKey?.("mail") === req.idempotency?.downstreamKey("mail"));
