@@ -110,7 +110,8 @@ function textProblem(field: string, value: unknown, most: number): Problem | und
     return { field, code: "missing", reason: "is missing" };
   if (typeof value !== "string") return { field, code: "wrong_type", reason: "must be a string" };
   if (value === "") return { field, code: "missing", reason: "must not be empty" };
-  if (value.length > most)
+  // JSON Schema counts characters; the cheap look is at their halves.
+  if (value.length > most && Array.from(value.slice(0, 2 * most + 1)).length > most)
     return { field, code: "out_of_range", reason: `must have at most ${most} characters` };
   // The first look is cheap; whole pairs pass the second one.
   if (notStorable.test(value)) {
