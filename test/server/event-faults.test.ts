@@ -95,14 +95,17 @@ test("a line of 64 MB is passed over, and told", async () => {
   const body = Buffer.concat([
     Buffer.from(`${JSON.stringify(event(merchant))}\n`),
     Buffer.alloc(64 * 1024 * 1024, "x"),
-    Buffer.from(`\n${JSON.stringify(event(merchant))}\n`),
+    Buffer.from(`\n${JSON.stringify(event(merchant))}\n?\n`),
   ]);
   const headers = { ...accountA, ...ndjson, "Content-Length": String(body.length) };
   const response = await send(api.url, "/v1/events", { headers: Object.entries(headers), body });
   expect(response.json()).toMatchObject({
-    received: 3,
+    received: 4,
     inserted: 2,
-    errors: [{ line: 2, code: "line_too_long" }],
+    errors: [
+      { line: 2, code: "line_too_long" },
+      { line: 4, code: "not_json" },
+    ],
   });
 });
 
