@@ -130,6 +130,25 @@ function namesIn(value: unknown): string[] {
   return [id, merchant].filter((text) => typeof text === "string");
 }
 
+test.each([
+  ["2024-02-29T00:00:00Z", true],
+  ["2026-02-29T00:00:00Z", false],
+  ["2000-02-29T00:00:00Z", true],
+  ["1900-02-29T00:00:00Z", false],
+  ["2026-02-28T23:59:59.999999Z", true],
+  ["2026-04-31T00:00:00Z", false],
+  ["2026-03-29T00:00:00Z", true],
+  ["2026-12-31T23:59:59-15:59", true],
+  ["2026-12-31T23:59:60Z", false],
+  ["2026-12-31T24:00:00Z", false],
+  ["2026-01-01T00:00:00+16:00", false],
+  ["0000-01-01T00:00:00Z", false],
+  ["0001-01-01T00:00:00Z", true],
+])("at the edges of the calendar too: %s", (occurredAt, isTime) => {
+  const value = { ...good, occurred_at: occurredAt };
+  expect([read(value).row !== undefined, fits("Event", value)]).toEqual([isTime, isTime]);
+});
+
 test("a row is the event, in the form that is stored", () => {
   const upload = { refuse: () => {} };
   expect(read({ ...good, currency: "EUR" })).toMatchObject({
