@@ -34,7 +34,9 @@ if (!existsSync(join(folder, `jars/kafka_2.13-${version}.jar`))) {
   const { status } = spawnSync("mvn", ["-q", "-B", ...goals], { cwd: folder, stdio: "inherit" });
   if (status !== 0) process.exit(status ?? 1);
 }
-const { status } = spawnSync(
+/** Six times what it takes on a busy machine: a run that hangs has to say so. */
+const mostMs = 600_000;
+const { status, error } = spawnSync(
   process.execPath,
   [
     "node_modules/jest/bin/jest.js",
@@ -42,6 +44,7 @@ const { status } = spawnSync(
     "test/kafka/jest.config.mjs",
     ...process.argv.slice(2),
   ],
-  { stdio: "inherit" },
+  { stdio: "inherit", timeout: mostMs, killSignal: "SIGKILL" },
 );
+if (error !== undefined) console.error(`npm run test:kafka did not end: ${error.message}`);
 process.exit(status ?? 1);

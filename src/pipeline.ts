@@ -40,6 +40,10 @@ export type {
 } from "./workers/aggregates.js";
 export { jsonText } from "./pipeline/encoders.js";
 export type { JsonText } from "./pipeline/encoders.js";
+export { forgetBatches, listBatches } from "./pipeline/batch-ledger.js";
+export type { BatchPrefix } from "./pipeline/batch-ledger.js";
+export { describeTable, textRows } from "./pipeline/text-rows.js";
+export type { ReadText, TableFacts, TextRows } from "./pipeline/text-rows.js";
 export { reapBatches } from "./pipeline/reap-batches.js";
 export type { ReapBatchesOptions } from "./pipeline/reap-batches.js";
 export type { UpsertSinkOptions } from "./pipeline/sink-options.js";

@@ -3,8 +3,7 @@ import pg from "pg";
 
 import { readTable } from "../../src/pipeline/catalog.js";
 import { copyIn } from "../../src/pipeline/copy-in.js";
-import { encodeKey, RowBatch } from "../../src/pipeline/row-batch.js";
-import type { KeptRow } from "../../src/pipeline/row-batch.js";
+import { copyHead, copyTail, encodeKey, encodeRest } from "../../src/pipeline/row-batch.js";
 import { RowBuffer } from "../../src/pipeline/row-buffer.js";
 import { upsertSink } from "../../src/pipeline.js";
 import type { BatchCounts } from "../../src/pipeline.js";
@@ -19,7 +18,7 @@ export type Shape = { readonly writers: number; readonly batchRows: number };
 export async function throughSink(
   url: string,
   table: string,
-  events: readonly Event[],
+  events: Iterable<Event>,
   shape: Shape & { readonly copyDirectly: boolean },
 ): Promise<BatchCounts> {
   const pool = new pg.Pool({ connectionString: url });
@@ -45,32 +44,29 @@ export async function directCopy(
   const pool = new pg.Pool({ connectionString: url, max: writers });
   const described = await readTable(pool, description(table));
   const text = `COPY ${described.quoted} (${described.columns.map(({ name }) => name).join(", ")}) FROM STDIN (FORMAT binary)`;
-  const key = new RowBuffer();
   let next = 0;
   const work = async (): Promise<void> => {
     const client = await pool.connect();
+    const room = new RowBuffer();
     try {
       while (next < events.length) {
         const part = events.slice(next, next + batchRows);
         next += part.length;
-        await copyIn(client, text, encode(part), 60_000);
+        await copyIn(client, text, encode(part, room), 60_000);
       }
     } finally {
       client.release();
     }
   };
-  const encode = (part: readonly Event[]): Buffer => {
-    const out = new RowBuffer();
-    const rows: KeptRow<Event>[] = [];
-    const batch = new RowBatch<Event>(described, "ignore", out);
-    for (const [index, row] of part.entries()) {
-      const start = out.at;
-      if (encodeKey(described, row, key) !== undefined) throw new Error("an event without a key");
-      out.append(key.bytes, 0, key.at);
-      if (batch.encodeRest(row) !== undefined) throw new Error("an event that cannot be stored");
-      rows.push({ row, rowNumber: index, key: "", start, end: out.at, keyEnd: 0 });
-    }
-    return batch.copyBytes(rows);
+  /** Only encodes; every connection has room of its own, which the bytes stay in until they are copied. */
+  const encode = (part: readonly Event[], out: RowBuffer): Buffer => {
+    out.at = 0;
+    out.appendBytes(copyHead);
+    for (const row of part)
+      if ((encodeKey(described, row, out) ?? encodeRest(described, row, out)) !== undefined)
+        throw new Error("an event that cannot be stored");
+    out.appendBytes(copyTail);
+    return out.bytes.subarray(0, out.at);
   };
   try {
     await Promise.all(Array.from({ length: writers }, work));

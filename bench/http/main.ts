@@ -1,7 +1,7 @@
 /**
  * `npm run bench`: every suite, on a PostgreSQL with fsync and a Redis of its own. BENCH_SECONDS (5) and BENCH_ROUNDS (5) say
  * how long; BENCH_SUITES picks some by name, with commas, and BENCH_CONTENDERS some contenders of them beside the first, of which
- * nothing is written. Writes bench/results/http.json and docs/performance.md's tables.
+ * nothing is written. Writes bench/results/http.json; `npm run bench:figures` takes it into docs/performance.md.
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { arch, cpus, platform, totalmem } from "node:os";

@@ -58,6 +58,10 @@ export interface ContenderProcess {
   usage(): Promise<{ readonly cpu: number; readonly rss: number }>;
   /** What V8 saw of CPU or memory while `work` went on, as Chrome's developer tools read it. */
   profile(what: "profile" | "allocations", work: () => Promise<void>): Promise<string>;
+  /** Makes handlers wait from now on, or lets them all go. */
+  hold(isHeld: boolean): Promise<void>;
+  /** Bytes that are in use on V8's heap after a collection, and handlers that wait. Needs the flag --expose-gc. */
+  heap(): Promise<{ readonly bytes: number; readonly waiting: number }>;
   end(): Promise<void>;
 }
 
@@ -72,6 +76,8 @@ export async function startContender(
     name,
     port,
     usage: async () => JSON.parse((await talker.ask("usage")).replace(/^usage /, "")),
+    hold: async (isHeld) => void (await talker.ask(isHeld ? "hold" : "release")),
+    heap: async () => JSON.parse((await talker.ask("heap")).replace(/^heap /, "")),
     profile: async (what, work) => {
       await talker.ask(what);
       await work();

@@ -1,7 +1,10 @@
 /**
  * `npm run bench:profile -- CONTENDER [first|replay|bare] [seconds]`: where the CPU time of a contender goes, and then what it
- * allocates. Prints microseconds and bytes a request: by file or package, by function, and by function with what it calls.
+ * allocates. Prints microseconds and bytes a request: by file or package, by function, and by function with what it calls. Writes the
+ * flame graph of the time to docs/images/flame-CONTENDER-KIND.svg.
  */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { flamePlot, type Flame } from "../figures/svg.js";
 import { startPostgres } from "../../test/support/postgres-server.js";
 import { endEverything } from "../../test/support/processes.js";
 import { startRedis } from "../../test/support/redis-server.js";
@@ -125,6 +128,32 @@ function print(title: string, tree: CallTree, requests: number): void {
   list("by function, with what it calls", all, 110);
 }
 
+/** Without the time in which there was nothing to do. */
+function flameOf(node: CallTree): Flame {
+  const { name, group } = placeOf(node.callFrame);
+  const children = node.children
+    .filter(({ callFrame }) => callFrame.functionName !== "(idle)")
+    .map(flameOf);
+  const below = children.reduce((sum, { amount }) => sum + amount, 0);
+  const isIdle = node.callFrame.functionName === "(root)";
+  return {
+    name,
+    amount: below + (isIdle ? 0 : node.own),
+    children,
+    isOurs: group.startsWith("src/"),
+  };
+}
+
+function writeFlame(contender: string, kind: string, tree: CallTree, requests: number): void {
+  const flame = flameOf(tree);
+  const each = Math.round(flame.amount / requests);
+  mkdirSync("docs/images", { recursive: true });
+  writeFileSync(
+    `docs/images/flame-${contender}-${kind}.svg`,
+    flamePlot(`${contender}, ${kind}: ${each} µs of CPU a request, sampled`, flame),
+  );
+}
+
 async function main(contender: string, kind: string, seconds: number): Promise<void> {
   const postgres = await startPostgres({
     settings: { shared_buffers: "512MB", max_wal_size: "4GB" },
@@ -140,7 +169,9 @@ async function main(contender: string, kind: string, seconds: number): Promise<v
     kind === "replay" ? order : { ...order, prefix: `${order.prefix}-${name}` };
   await load.run({ ...named("warm"), seconds: 2 });
   const cpu = await sample("profile", { server, load, order: named("cpu") });
-  print("us a request", cpuTree(JSON.parse(cpu.text) as CpuProfile), cpu.requests);
+  const spent = cpuTree(JSON.parse(cpu.text) as CpuProfile);
+  print("us a request", spent, cpu.requests);
+  writeFlame(contender, kind, spent, cpu.requests);
   const heap = await sample("allocations", { server, load, order: named("heap") });
   const { head } = JSON.parse(heap.text) as { head: HeapNode };
   print("bytes a request", heapTree(head), heap.requests);

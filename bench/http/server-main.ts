@@ -3,7 +3,7 @@ import { createServer } from "node:http";
 import { Session } from "node:inspector/promises";
 import type { AddressInfo } from "node:net";
 import { createInterface } from "node:readline";
-import { createApp } from "./contenders.js";
+import { createApp, gate } from "./contenders.js";
 
 const app = await createApp(process.argv[2] ?? "", {
   databaseUrl: process.env["DATABASE_URL"] ?? "",
@@ -51,8 +51,31 @@ const allocations = {
   },
 };
 
+let openGate = (): void => undefined;
+
+/** Only with --expose-gc. */
+function heapUsed(): string {
+  for (let turn = 0; turn < 3; turn += 1) globalThis.gc?.();
+  return `heap ${JSON.stringify({ bytes: process.memoryUsage().heapUsed, waiting: gate.waiting })}`;
+}
+
+const holding: Readonly<Record<string, () => string>> = {
+  hold: () => {
+    gate.opened = new Promise((resolve) => (openGate = resolve));
+    return "holding";
+  },
+  release: () => {
+    gate.opened = undefined;
+    gate.waiting = 0;
+    openGate();
+    return "released";
+  },
+  heap: heapUsed,
+};
+
 const verbs: Readonly<Record<string, () => string | Promise<string>>> = {
   usage,
+  ...holding,
   profile: profiler.start,
   "profile-stop": profiler.stop,
   allocations: allocations.start,

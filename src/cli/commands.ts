@@ -6,6 +6,8 @@ import { InvalidArgumentError } from "commander";
 import type { Command } from "commander";
 import { usageError } from "./exit.js";
 import { helpOf } from "./help.js";
+import { addLoadOptions, readLoadOptions } from "./load-options.js";
+import type { GivenLoad } from "./load-options.js";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -92,6 +94,13 @@ export function addOperatorCommands(program: Command, env: Environment, called: 
       const { runReap } = await import("./reap.js");
       await runReap(place(given), given.limit);
     });
+  addLoadOptions(
+    add("load <file>", "put the records of a file into a table, each of them once"),
+  ).action(async (file: string, given: GivenPlace & GivenLoad) => {
+    const options = readLoadOptions(file, place(given), given);
+    const { runLoad } = await import("./load.js");
+    await runLoad(options);
+  });
   addDoctor(add("doctor", "check Postgres, the schema, poolers and Redis"), env, called);
 }
 

@@ -53,6 +53,18 @@ Servers do this by themselves. Each batch is one short transaction that no claim
 
 Example:
   oncekey reap --limit 500`,
+  load: `
+FILE is NDJSON or CSV, .gz and .zst too; - is standard input. The key names what happened: a record that comes
+again finds its row. Where it was stopped, whatever stopped it, the same command goes on; bytes that have changed
+meanwhile are loaded again, which is harmless. Without --version-column, of two records with one key the later
+one in the file stays (or with --on-duplicate ignore the earlier one).
+
+A record that cannot be stored ends the load, or is set aside with its line and the reason: --bad-rows.
+
+Examples:
+  oncekey load events.ndjson --table events --key event_id
+  oncekey load lines.csv.gz --table sales.lines --key order_id,line_id --version-column changed_at --bad-rows bad.ndjson
+  zcat -f log*.gz | oncekey load - --format ndjson --table clicks --key id --on-duplicate ignore`,
   doctor: `
 Looks at versions, durability, connections, time-outs, the schema, the clock and the epoch; finds out whether a
 pooler such as PgBouncer is in between and what does not hold behind it; and looks at Redis. Changes nothing.

@@ -259,10 +259,11 @@ export class Claiming {
 function decideLocally(run: HeldRun, request: KeyedRequest): Outcome {
   // An uncommitted claim proves no mismatch: it may roll back, and then the other request is the first one.
   const isOther =
-    run.guarantee !== "transaction" && request.fingerprint.compare(run.fingerprint) === "other";
+    run.guarantee !== "transaction" &&
+    request.fingerprint.compare(run.fingerprint.text) === "other";
   if (!isOther) return refuse("in_progress");
-  const asked = request.fingerprint.fieldHashesUnder(run.fingerprint);
-  return refuse("key_reused", { differs: differingFields(run.fieldHashes(), asked) });
+  const asked = request.fingerprint.fieldHashesUnder(run.fingerprint.text);
+  return refuse("key_reused", { differs: differingFields(run.fingerprint.fieldHashes, asked) });
 }
 
 function differences(record: KeyRecord, request: KeyedRequest): { differs: readonly string[] } {

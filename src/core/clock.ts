@@ -3,6 +3,7 @@
  * that tests can replace both. No wall clock is here: leases and windows are judged by the store's clock (DESIGN, section 2).
  */
 import { randomUUID } from "node:crypto";
+import { inOnePiece } from "./one-piece.js";
 
 /** Time and randomness of this process. */
 export interface Clock {
@@ -24,7 +25,7 @@ export interface Clock {
 
 export const systemClock: Clock = {
   monotonicMs: () => performance.now(),
-  uuid: () => randomUUID(),
+  uuid: () => inOnePiece(randomUUID()),
   random: () => Math.random(),
   sleep: (ms, signal) => pause(ms, signal, true),
   idle: (ms, signal) => pause(ms, signal, false),

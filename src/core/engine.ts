@@ -201,8 +201,7 @@ export class Engine {
     const end = this.#register.add({
       claim,
       guarantee,
-      fingerprint: request.fingerprint.text,
-      fieldHashes: () => request.fingerprint.fieldHashes,
+      fingerprint: request.fingerprint,
       startedMs,
       maxRunMs: request.route.maxRunMs,
     });

@@ -9,6 +9,7 @@ import { IdempotencyError } from "./errors.js";
 import { exactJson, isTaggedNumber } from "./exact-json.js";
 import { toIgnoredFields, withoutFields } from "./ignored-fields.js";
 import type { IgnoredFields } from "./ignored-fields.js";
+import { inOnePiece } from "./one-piece.js";
 
 /** A secret of the fingerprint with the id that is stored beside each digest. */
 export interface Secret {
@@ -267,7 +268,7 @@ function digestUnder(key: FingerprintKey, parts: Parts): string {
   if (encoding !== undefined) head.push(encoding);
   // Every part is preceded by its length, so that no two requests run together into one text.
   const text = head.map((part) => `${part.length}:${part}`).join("");
-  return `${version}:${key.id}:${key.digest(`${head.length};${text}`, parts.body)}`;
+  return inOnePiece(`${version}:${key.id}:${key.digest(`${head.length};${text}`, parts.body)}`);
 }
 
 function hashFields(key: FingerprintKey, parts: Parts): Record<string, string> {
@@ -336,7 +337,7 @@ function canonicalText(value: unknown): string {
   // The canonical form of a text is that of JSON (RFC 8785, section 3.2.2.2), and most fields are texts.
   if (typeof value === "string") return JSON.stringify(value);
   try {
-    return canonicalize(value) ?? "";
+    return inOnePiece(canonicalize(value) ?? "");
   } catch (cause) {
     throw new IdempotencyError("body_not_exact", {
       detail: "The parsed body has no canonical JSON form.",

@@ -4,6 +4,7 @@
  */
 import type { Clock } from "./clock.js";
 import type { IdempotencyEvent } from "./events.js";
+import type { Fingerprint } from "./fingerprint.js";
 import { nameOf } from "./key.js";
 import type { Store } from "./ports.js";
 import type { Claim, Guarantee, KeyRef } from "./record.js";
@@ -12,8 +13,7 @@ import type { Claim, Guarantee, KeyRef } from "./record.js";
 export interface HeldRun {
   readonly claim: Claim;
   readonly guarantee: Guarantee;
-  readonly fingerprint: string;
-  readonly fieldHashes: () => Readonly<Record<string, string>>;
+  readonly fingerprint: Pick<Fingerprint, "text" | "fieldHashes">;
   readonly startedMs: number;
   /** After this long its lease is renewed no more. */
   readonly maxRunMs: number;

@@ -8,8 +8,8 @@ import type { IdempotencyError } from "../core/errors.js";
 import type { Outcome } from "../core/request.js";
 import { isForClient, outcomeAnswer, refusal, unprotectedHeaders } from "./answer.js";
 import type { Answer } from "./answer.js";
-import { createContext, whenUnprotected } from "./context.js";
-import type { AdapterContext, ClaimView, IdempotencyContext, Keyed } from "./context.js";
+import { whenUnprotected } from "./context.js";
+import type { AdapterContext, IdempotencyContext, Keyed } from "./context.js";
 import type { Recording } from "./recording.js";
 import { sendResponse } from "./send-response.js";
 
@@ -79,17 +79,6 @@ export function refuseInstead(
   error: IdempotencyError,
 ): void {
   sendInstead(recording, refusal(context, keyed, error));
-}
-
-/** Gives the handler its `req.idempotency`; returns the place where the end of the replay window is written for it. */
-export function attachContext(
-  req: Claimant,
-  claim: ClaimView,
-  release: () => void,
-): { replayUntil: Date | undefined } {
-  const { handle, state } = createContext(claim, release);
-  req.idempotency = handle;
-  return state;
 }
 
 /** True while the kill switch is on: the request has been told so, and is to run as if it had no key. */

@@ -74,31 +74,60 @@ export interface ClaimView {
   readonly token: number;
 }
 
-/** Makes what a handler sees, and the place where the end of the replay window is written for it. */
-export function createContext(
-  claim: ClaimView,
-  release: () => void,
-  send: IdempotencyContext["send"] = () => {
-    throw new IdempotencyError("send_not_possible");
-  },
-): {
-  readonly handle: IdempotencyContext;
-  readonly state: { replayUntil: Date | undefined };
-} {
-  const state: { replayUntil: Date | undefined } = { replayUntil: undefined };
-  const handle: IdempotencyContext = {
-    key: claim.key,
-    scope: claim.scope,
-    attempt: claim.attempt,
-    token: claim.token,
-    get replayUntil() {
-      return state.replayUntil;
-    },
-    release,
-    downstreamKey: (name) => downstreamKey(claim, name),
-    send,
-  };
-  return { handle, state };
+type Send = IdempotencyContext["send"];
+
+const cannotSend: Send = () => {
+  throw new IdempotencyError("send_not_possible");
+};
+
+/**
+ * What a handler sees of its claim. Every request under way holds one, so that its verbs are made when they are asked for; they
+ * can be taken off it.
+ */
+export class ClaimContext implements IdempotencyContext {
+  readonly key: string;
+  readonly scope: string;
+  readonly attempt: number;
+  readonly token: number;
+  readonly #send: Send;
+  #isReleased = false;
+  #replayUntil: Date | undefined;
+
+  constructor({ key, scope, attempt, token }: ClaimView, send: Send = cannotSend) {
+    this.key = key;
+    this.scope = scope;
+    this.attempt = attempt;
+    this.token = token;
+    this.#send = send;
+  }
+
+  get replayUntil(): Date | undefined {
+    return this.#replayUntil;
+  }
+
+  get release(): () => void {
+    return () => {
+      this.#isReleased = true;
+    };
+  }
+
+  get downstreamKey(): (name: string) => string {
+    return (name) => downstreamKey(this, name);
+  }
+
+  get send(): Send {
+    return this.#send;
+  }
+
+  /** Whether the handler has said that nothing happened. Static, since it is none of the handler's business. */
+  static isReleased(context: ClaimContext): boolean {
+    return context.#isReleased;
+  }
+
+  /** Writes down when the replay window of the stored response ends. */
+  static stored(context: ClaimContext, replayUntilMs: number): void {
+    context.#replayUntil = new Date(replayUntilMs);
+  }
 }
 
 /** Instances that have warned; the events tell of each request. */
@@ -125,6 +154,5 @@ export function whenUnprotected(
   options.onEvent({ type: "unprotected" });
   // Downstream keys need no store: what takes them is still called once. A token that no store gave is older than all others.
   const { scope, key } = keyed.request;
-  const { handle } = createContext({ scope, key, attempt: 1, token: 0 }, () => undefined);
-  return { handle };
+  return { handle: new ClaimContext({ scope, key, attempt: 1, token: 0 }) };
 }

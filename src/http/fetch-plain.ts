@@ -13,7 +13,7 @@ import {
   settlePlain,
   unstoredHeaders,
 } from "./answer.js";
-import { createContext } from "./context.js";
+import { ClaimContext } from "./context.js";
 import type { AdapterContext, Keyed } from "./context.js";
 import type { OpenExchange } from "./fetch-exchange.js";
 import { answerResponse, capture, ownResponse, passingResponse } from "./fetch-response.js";
@@ -50,15 +50,12 @@ export async function runInTime(call: PlainCall, work: Promise<Response>): Promi
 /** Never rejects. */
 export async function runPlain(call: PlainCall, run: PlainRun): Promise<Response> {
   const { context, keyed, exchange } = call;
-  let released = false;
-  const { handle, state } = createContext(run.claim, () => {
-    released = true;
-  });
+  const handle = new ClaimContext(run.claim);
   const before = exchange.headersBefore();
   exchange.attach(handle);
   const captured = await captureHandler(call);
   const { status } = captured.head;
-  if (released || saysNothingHappened(keyed, status)) {
+  if (ClaimContext.isReleased(handle) || saysNothingHappened(keyed, status)) {
     const headers = await giveBack(context, keyed, run);
     return captured.kind === "whole"
       ? ownResponse(captured, headers)
@@ -68,7 +65,7 @@ export async function runPlain(call: PlainCall, run: PlainRun): Promise<Response
   const settled = await settlePlain(context, keyed, run, captured.response);
   if (settled.kind === "instead") return answerResponse(settled.answer, before);
   const { headers, replayUntilMs } = settled;
-  if (replayUntilMs !== undefined) state.replayUntil = new Date(replayUntilMs);
+  if (replayUntilMs !== undefined) ClaimContext.stored(handle, replayUntilMs);
   return ownResponse(captured, headers);
 }
 

@@ -57,15 +57,16 @@ const writableEnded: PropertyDescriptor & ThisType<Held> = {
  */
 export class HeldMethods {
   readonly #res: ServerResponse;
-  readonly #before: Methods;
+  /** Where Node's own methods are, or those that a framework has put in their place for all its responses. */
+  readonly #prototype: Methods;
   /** What middleware in front had laid over the response's methods. */
-  readonly #laidOver: readonly (readonly [Replaced, PropertyDescriptor])[];
+  readonly #laidOver: readonly LaidOver[];
 
   constructor(res: ServerResponse, by: ResponseHolder) {
     this.#res = res;
-    this.#before = methodsOf(res);
+    this.#prototype = Object.getPrototypeOf(res) as Methods;
     this.#laidOver = laidOver(res);
-    for (const [name] of this.#laidOver)
+    for (const { name } of this.#laidOver)
       Object.defineProperty(res, name, { value: undefined, writable: true });
     Object.assign(res, methods, { [holder]: by });
     Object.defineProperty(res, "writableEnded", writableEnded);
@@ -76,7 +77,13 @@ export class HeldMethods {
     let count = args.length;
     while (count > 0 && args[count - 1] === undefined) count -= 1;
     const given = count === args.length ? args : args.slice(0, count);
-    return Reflect.apply(this.#before[name], this.#res, given);
+    return Reflect.apply(this.#before(name), this.#res, given);
+  }
+
+  #before(name: Replaced): Method {
+    if (this.#laidOver !== nothing)
+      for (const over of this.#laidOver) if (over.name === name) return over.method;
+    return this.#prototype[name];
   }
 
   /** Puts all methods back, and with them away what others have laid over ours since. */
@@ -84,34 +91,24 @@ export class HeldMethods {
     const res = this.#res as Partial<ServerResponse>;
     for (const name of replaced) delete res[name];
     delete (res as { writableEnded?: boolean }).writableEnded;
-    for (const [name, descriptor] of this.#laidOver) Object.defineProperty(res, name, descriptor);
+    for (const { name, descriptor } of this.#laidOver) Object.defineProperty(res, name, descriptor);
   }
 }
 
-function methodsOf(res: ServerResponse): Methods {
-  const all = res as unknown as Methods;
-  return {
-    write: all.write,
-    end: all.end,
-    writeHead: all.writeHead,
-    flushHeaders: all.flushHeaders,
-    emit: all.emit,
-    writeEarlyHints: all.writeEarlyHints,
-    writeProcessing: all.writeProcessing,
-    addTrailers: all.addTrailers,
-    destroy: all.destroy,
-    detachSocket: all.detachSocket,
-    assignSocket: all.assignSocket,
-  };
+interface LaidOver {
+  readonly name: Replaced;
+  readonly descriptor: PropertyDescriptor;
+  readonly method: Method;
 }
 
-const nothing: readonly (readonly [Replaced, PropertyDescriptor])[] = [];
+const nothing: readonly LaidOver[] = [];
 
-function laidOver(res: ServerResponse): readonly (readonly [Replaced, PropertyDescriptor])[] {
+function laidOver(res: ServerResponse): readonly LaidOver[] {
   if (!replaced.some((name) => Object.hasOwn(res, name))) return nothing;
   return replaced.flatMap((name) => {
     const descriptor = Object.getOwnPropertyDescriptor(res, name);
-    return descriptor === undefined ? [] : [[name, descriptor] as const];
+    if (descriptor === undefined) return [];
+    return [{ name, descriptor, method: (res as unknown as Methods)[name] }];
   });
 }
 

@@ -9,7 +9,7 @@ import type { Outcome } from "../core/request.js";
 import type { TransactionAdapter } from "../core/sql-session.js";
 import type { Committed } from "../core/transaction-run.js";
 import { keyHeaders } from "./answer.js";
-import { createContext } from "./context.js";
+import { ClaimContext } from "./context.js";
 import type { AdapterContext, IdempotencyContext, Keyed } from "./context.js";
 
 /** What the transactions of a route are begun with. */
@@ -47,23 +47,18 @@ export async function beginWork(
   const begun = await context.engine.beginTransaction(keyed.request, using, tries - 1);
   if (begun.kind !== "run") return begun;
   const { run } = begun;
-  let released = false;
-  const release = (): void => {
-    released = true;
-  };
-  const { handle, state } = createContext(run.claim, release, (topic, payload) =>
-    run.send(topic, payload),
-  );
+  const handle = new ClaimContext(run.claim, (topic, payload) => run.send(topic, payload));
   attach(handle);
   const work: Work = {
     tx: run.tx,
     rollback: () => run.rollback(),
     commit: async (response) => {
       const committed = await run.commit(response);
-      if (committed.kind === "stored") state.replayUntil = new Date(committed.replayUntilMs);
+      if (committed.kind === "stored") ClaimContext.stored(handle, committed.replayUntilMs);
       return committed;
     },
-    saysNothingHappened: (status) => released || route.releaseOn.includes(status),
+    saysNothingHappened: (status) =>
+      ClaimContext.isReleased(handle) || route.releaseOn.includes(status),
   };
   return { kind: "work", work };
 }

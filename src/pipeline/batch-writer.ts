@@ -15,7 +15,7 @@ import type { SinkTable } from "./catalog.js";
 import type { BatchCounts } from "./description.js";
 import { findRefused } from "./refused-rows.js";
 import type { RefusedRow } from "./refused-rows.js";
-import type { KeptRow, RowBatch } from "./row-batch.js";
+import type { Places, RowBatch } from "./row-batch.js";
 import type { ResolvedSink } from "./sink-options.js";
 import { sinkSql } from "./sink-sql.js";
 import type { SinkSql } from "./sink-sql.js";
@@ -159,7 +159,7 @@ export class BatchWriter<Row extends object> {
     return copyDirectly && this.#table.takesCopy && inTransaction === undefined && !rows.hasTies;
   }
 
-  #probe(batch: RowBatch<Row>, rows: readonly KeptRow<Row>[]): WireStatement {
+  #probe(batch: RowBatch<Row>, rows: Places): WireStatement {
     return { text: this.#sql.probe, values: batch.keyArrays(rows) };
   }
 
@@ -170,19 +170,17 @@ export class BatchWriter<Row extends object> {
   async #copyNew(
     session: BatchSession,
     batch: RowBatch<Row>,
-    rows: readonly KeptRow<Row>[],
+    rows: Places,
     found: WireAnswer,
   ): Promise<StagedCounts & { readonly ties: number }> {
-    const isThere = new Set(found.rows.map(([place]) => Number(place) - 1));
-    const fresh = isThere.size === 0 ? rows : rows.filter((_, index) => !isThere.has(index));
+    const { fresh, old } = divide(rows, found.rows[0]?.[0]);
     if (fresh.length > 0) {
       const copied = await session.copy(this.#sql.copyDirect, batch.copyBytes(fresh));
       if (copied !== fresh.length) throw dropped(this.#table);
     }
     const { replace } = this.#sql;
     let updated = 0;
-    if (replace !== undefined && isThere.size > 0) {
-      const old = rows.filter((_, index) => isThere.has(index));
+    if (replace !== undefined && old.length > 0) {
       await stage(session, this.#sql, batch.copyBytes(old));
       ({ updated } = await upsertStaged(session, { insertNew: undefined, replace }));
     }
@@ -192,7 +190,7 @@ export class BatchWriter<Row extends object> {
   async #stageAll(
     session: BatchSession,
     { rows: batch, batchId }: NamedBatch<Row>,
-    rows: readonly KeptRow<Row>[],
+    rows: Places,
   ): Promise<StagedCounts & { readonly ties: number }> {
     if (rows.length === 0) return { ...none, ties: 0 };
     await stage(session, this.#sql, batch.copyBytes(rows));
@@ -202,7 +200,7 @@ export class BatchWriter<Row extends object> {
       await runGuarded(session, (query) =>
         inTransaction({
           query,
-          rows: rows.filter((_, index) => !ties.has(index)).map(({ row }) => row),
+          rows: [...rows].filter((_, index) => !ties.has(index)).map((place) => batch.rowAt(place)),
           staged: `pg_temp.${this.#sql.staged}`,
           table: this.#table.quoted,
           batchId,
@@ -213,10 +211,7 @@ export class BatchWriter<Row extends object> {
   }
 
   /** The places of rows that another row of their key beats. */
-  async #dropTies(
-    session: BatchSession,
-    rows: readonly KeptRow<Row>[],
-  ): Promise<ReadonlySet<number>> {
+  async #dropTies(session: BatchSession, rows: Places): Promise<ReadonlySet<number>> {
     const { listStaged, dropTies } = this.#sql;
     if (dropTies === undefined) return new Set();
     const statements = [listStaged, dropTies].map((text) => ({ text, values: [] }));
@@ -282,7 +277,7 @@ export class BatchWriter<Row extends object> {
     // It came from somewhere else, such as a statement of inTransaction.
     if (refused.length === 0) throw cause;
     await batch.onRefused(refused);
-    batch.rows.remove(new Set(refused.map(({ kept }) => kept)));
+    batch.rows.remove(new Set(refused.map(({ place }) => place)));
   }
 
   #statement(
@@ -292,6 +287,20 @@ export class BatchWriter<Row extends object> {
     const { text, name: prepared } = this.#ledger[name];
     return { ...(this.#options.pooler === undefined ? { name: prepared } : {}), text, values };
   }
+}
+
+/** `found`: places of old rows, from 1, in any order. */
+function divide(
+  rows: Places,
+  found: string | null | undefined,
+): { readonly fresh: Places; readonly old: Places } {
+  if (found === null || found === undefined) return { fresh: rows, old: new Int32Array(0) };
+  const isOld = new Uint8Array(rows.length);
+  for (const place of found.split(",")) isOld[Number(place) - 1] = 1;
+  return {
+    fresh: rows.filter((_, index) => isOld[index] === 0),
+    old: rows.filter((_, index) => isOld[index] === 1),
+  };
 }
 
 function again(cause: unknown): Outcome {

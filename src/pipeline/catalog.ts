@@ -33,6 +33,8 @@ export interface SinkTable {
   /** Names of the unique indexes on exactly the key. */
   readonly keyIndexes: readonly string[];
   readonly versionColumn: SinkColumn | undefined;
+  /** The key is one column and the primary key, whose index has the plain order: its largest value is one look away. */
+  readonly hasLargestKey: boolean;
   /** COPY into the table itself would do the same as INSERT. */
   readonly takesCopy: boolean;
 }
@@ -57,7 +59,11 @@ interface TableRow {
   readonly row_security: boolean;
   readonly triggers: boolean;
   readonly rules: boolean;
-  readonly indexes: readonly { readonly name: string; readonly columns: readonly string[] }[];
+  readonly indexes: readonly {
+    readonly name: string;
+    readonly primary: boolean;
+    readonly columns: readonly string[];
+  }[];
 }
 
 interface ColumnRow {
@@ -120,6 +126,7 @@ function describe(
     keyColumns: columns.slice(0, key.length),
     keyIndexes: keyIndexes.map(({ name }) => name),
     versionColumn: version === undefined ? undefined : columns[key.length],
+    hasLargestKey: key.length === 1 && keyIndexes.some(({ primary }) => primary),
     // Triggers of rows can drop or change them, rules are passed over by COPY, row security refuses it, and partitions name their own
     // indexes when a key is there already.
     takesCopy:

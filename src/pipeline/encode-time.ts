@@ -51,30 +51,25 @@ function usualMs(text: string): number {
     text.charCodeAt(19) !== 0x2e
   )
     return Number.NaN;
-  const year = digits(text, 0, 4);
-  const month = digits(text, 5, 7);
-  const day = digits(text, 8, 10);
-  const hour = digits(text, 11, 13);
-  const minute = digits(text, 14, 16);
-  const second = digits(text, 17, 19);
-  const ms = digits(text, 20, 23);
+  const [century, ofCentury] = [twoDigits(text, 0), twoDigits(text, 2)];
+  const [month, day] = [twoDigits(text, 5), twoDigits(text, 8)];
+  const [hour, minute] = [twoDigits(text, 11), twoDigits(text, 14)];
+  const [second, centisecond] = [twoDigits(text, 17), twoDigits(text, 20)];
+  const last = text.charCodeAt(22) - 0x30;
+  const year = century * 100 + ofCentury;
+  if (century > 99 || ofCentury > 99 || centisecond > 99 || last < 0 || last > 9) return Number.NaN;
   // Days that not every month has are for the slow way to judge.
   const isUsual = year >= 1 && month >= 1 && month <= 12 && day >= 1 && day <= 28;
   if (!isUsual || hour > 23 || minute > 59 || second > 59) return Number.NaN;
-  return (
-    daysSince1970(year, month, day) * dayMs + ((hour * 60 + minute) * 60 + second) * 1_000 + ms
-  );
+  const ofDay = ((hour * 60 + minute) * 60 + second) * 1_000 + centisecond * 10 + last;
+  return daysSince1970(year, month, day) * dayMs + ofDay;
 }
 
-/** NaN where there is something else than digits. */
-function digits(text: string, from: number, to: number): number {
-  let number = 0;
-  for (let index = from; index < to; index += 1) {
-    const digit = text.charCodeAt(index) - 0x30;
-    if (digit < 0 || digit > 9) return Number.NaN;
-    number = number * 10 + digit;
-  }
-  return number;
+/** 100, which no part of a time is, where there is something else than digits. */
+function twoDigits(text: string, at: number): number {
+  const tens = text.charCodeAt(at) - 0x30;
+  const ones = text.charCodeAt(at + 1) - 0x30;
+  return tens < 0 || tens > 9 || ones < 0 || ones > 9 ? 100 : tens * 10 + ones;
 }
 
 /** Howard Hinnant's days_from_civil: years that begin in March end with the leap day. */

@@ -72,31 +72,34 @@ export const encodeCast: Encoder = (value, out) => {
   return typeof value === "string" ? encodeText(value, out) : "is not a text";
 };
 
-const encodeText: Encoder = (value, out) => {
-  if (typeof value !== "string") return "is not a text";
+const encodeText: Encoder = (value, out) =>
+  typeof value === "string" ? putText(value, out, 0) : "is not a text";
+
+/** Writes a text behind `head` bytes of its field, which the caller fills. */
+function putText(value: string, out: RowBuffer, head: number): string | undefined {
   const { length } = value;
-  if (length > longestByHand) return encodeLongText(value, out);
-  out.reserve(4 + length);
-  const start = out.at + 4;
+  if (length > longestByHand) return putLongText(value, out, head);
+  const start = out.at + 4 + head;
+  out.reserve(4 + head + length);
   const { bytes } = out;
   for (let index = 0; index < length; index += 1) {
     const code = value.charCodeAt(index);
-    if (code === 0 || code > 0x7f) return encodeLongText(value, out);
+    if (code === 0 || code > 0x7f) return putLongText(value, out, head);
     bytes[start + index] = code;
   }
-  out.putInt32(out.at, length);
+  out.putInt32(out.at, head + length);
   out.at = start + length;
   return undefined;
-};
+}
 
-function encodeLongText(value: string, out: RowBuffer): string | undefined {
+function putLongText(value: string, out: RowBuffer, head: number): string | undefined {
   if (value.includes("\0")) return "has a NUL character, which Postgres cannot store";
-  out.reserve(4 + value.length * 3);
-  const size = out.bytes.write(value, out.at + 4);
+  out.reserve(4 + head + value.length * 3);
+  const size = out.bytes.write(value, out.at + 4 + head);
   // Half a character would be stored as a replacement, and two keys could become one.
   if (size !== value.length && loneSurrogate.test(value)) return "has half a character";
-  out.putInt32(out.at, size);
-  out.at += 4 + size;
+  out.putInt32(out.at, head + size);
+  out.at += 4 + head + size;
   return undefined;
 }
 
@@ -127,32 +130,44 @@ for (const [index, digit] of "0123456789abcdef".split("").entries()) {
   hexDigit[digit.charCodeAt(0)] = index;
   hexDigit[digit.toUpperCase().charCodeAt(0)] = index;
 }
-/** Where the two digits of each of the 16 bytes begin. */
-const uuidDigits = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
-const uuidHyphens = [8, 13, 18, 23];
+const hyphen = 0x2d;
 const notUuid = "is not a UUID";
 
 const encodeUuid: Encoder = (value, out) => {
   if (typeof value !== "string" || value.length !== 36) return notUuid;
-  for (let index = 0; index < 4; index += 1)
-    if (value.charCodeAt(uuidHyphens[index] as number) !== 0x2d) return notUuid;
+  const hasHyphens =
+    value.charCodeAt(8) === hyphen &&
+    value.charCodeAt(13) === hyphen &&
+    value.charCodeAt(18) === hyphen &&
+    value.charCodeAt(23) === hyphen;
+  const [a, b] = [hexAt(value, 0), hexAt(value, 4)];
+  const [c, d] = [hexAt(value, 9), hexAt(value, 14)];
+  const [e, f] = [hexAt(value, 19), hexAt(value, 24)];
+  const [g, h] = [hexAt(value, 28), hexAt(value, 32)];
+  if (!hasHyphens || (a | b | c | d | e | f | g | h) < 0) return notUuid;
   out.reserve(20);
-  const { bytes } = out;
-  const start = out.at + 4;
-  // Undefined beyond ASCII becomes 0 in a bit operation, so the sign of what was found is looked at as a number.
-  let worst = 0;
-  for (let index = 0; index < 16; index += 1) {
-    const at = uuidDigits[index] as number;
-    const high = hexDigit[value.charCodeAt(at)] ?? -1;
-    const low = hexDigit[value.charCodeAt(at + 1)] ?? -1;
-    worst |= high | low;
-    bytes[start + index] = (high << 4) | low;
-  }
-  if (worst < 0) return notUuid;
-  out.putInt32(out.at, 16);
-  out.at = start + 16;
+  const { view, at } = out;
+  view.setInt32(at, 16);
+  view.setInt32(at + 4, (a << 16) | b);
+  view.setInt32(at + 8, (c << 16) | d);
+  view.setInt32(at + 12, (e << 16) | f);
+  view.setInt32(at + 16, (g << 16) | h);
+  out.at = at + 20;
   return undefined;
 };
+
+/** The number that four hexadecimal digits make; below zero where one of them is something else. */
+function hexAt(text: string, at: number): number {
+  const [a, b] = [text.charCodeAt(at), text.charCodeAt(at + 1)];
+  const [c, d] = [text.charCodeAt(at + 2), text.charCodeAt(at + 3)];
+  if ((a | b | c | d) > 0x7f) return -1;
+  return (
+    ((hexDigit[a] as number) << 12) |
+    ((hexDigit[b] as number) << 8) |
+    ((hexDigit[c] as number) << 4) |
+    (hexDigit[d] as number)
+  );
+}
 
 const rawJson = Symbol.for("oncekey.json-text");
 
@@ -181,7 +196,7 @@ const notJson = "is not a JSON value";
 
 const encodeJson: Encoder = (value, out) => {
   const text = toJson(value);
-  return text === undefined ? notJson : encodeText(text, out);
+  return text === undefined ? notJson : putText(text, out, 0);
 };
 
 const jsonbVersion = 1;
@@ -190,23 +205,15 @@ const encodeJsonb: Encoder = (value, out) => {
   const text = toJson(value);
   if (text === undefined) return notJson;
   const start = out.at;
-  // The version goes where the text's length would begin, and that moves on by one.
-  out.int32(0);
-  out.byte(jsonbVersion);
-  const from = out.at;
-  const problem = encodeText(text, out);
-  if (problem !== undefined) return problem;
-  const size = out.at - from - 4;
-  out.bytes.copyWithin(from, from + 4, out.at);
-  out.at -= 4;
-  out.putInt32(start, size + 1);
-  return undefined;
+  const problem = putText(text, out, 1);
+  if (problem === undefined) out.bytes[start + 4] = jsonbVersion;
+  return problem;
 };
 
 const encodeBytes: Encoder = (value, out) => {
   if (!(value instanceof Uint8Array)) return "is not bytes";
   out.int32(value.length);
-  out.append(value);
+  out.appendBytes(value);
   return undefined;
 };
 

@@ -120,7 +120,7 @@ class Reading<Message extends KafkaMessage, Row extends object> implements Sourc
     const sink = this.#options.sink(this.#notes.inTransaction);
     // Counted once more, a stream that is closed does not leave the group.
     consumer.topics.trackAll(...topics);
-    const interrupts = new Interrupts<Ending | "due">();
+    const interrupts = new Interrupts();
     const onJoin = (): void => interrupts.say("rebalanced");
     const onAbort = (): void => interrupts.say("stopped");
     consumer.on("consumer:group:join", onJoin);
@@ -188,7 +188,7 @@ class Reading<Message extends KafkaMessage, Row extends object> implements Sourc
     stream: KafkaStream<Message>,
     sink: SourceSink<Row>,
     places: ReadonlyMap<string, { readonly offset: bigint }>,
-    interrupts: Interrupts<Ending | "due">,
+    interrupts: Interrupts,
     signal: AbortSignal,
   ): Promise<Ending> {
     const { batchMessages = 5_000, batchMs = 200 } = this.#options;
@@ -281,34 +281,43 @@ class Reading<Message extends KafkaMessage, Row extends object> implements Sourc
 }
 
 /** Words that interrupt waiting. Racing promises instead would keep a callback for every message. */
-class Interrupts<Word> {
-  #said: Word | undefined;
-  #wake: (word: Word) => void = () => undefined;
+class Interrupts {
+  #said: Ending | "due" | undefined;
+  #wake: () => void = () => undefined;
 
-  say(word: Word): void {
-    this.#said = word;
-    this.#wake(word);
+  /** That a batch is due must not hide that the stream is to end. */
+  say(word: Ending | "due"): void {
+    if (this.#said === undefined || this.#said === "due") this.#said = word;
+    this.#wake();
   }
 
   clear(): void {
     this.#said = undefined;
   }
 
-  /** What is awaited, or the word that came before or meanwhile, once. */
-  async during<T>(awaited: Promise<T>): Promise<T | Word> {
+  /**
+   * What is awaited, or the word that came before or meanwhile, once. A word that comes while the awaited is on its way to the
+   * caller is still found: it is looked for last, and the caller asks for the same promise again.
+   */
+  async during<T>(awaited: Promise<T>): Promise<T | Ending | "due"> {
+    let result: { readonly value: T } | undefined;
+    if (this.#said === undefined)
+      try {
+        await new Promise<void>((resolve, reject) => {
+          this.#wake = resolve;
+          const take = (value: T): void => {
+            result = { value };
+            resolve();
+          };
+          awaited.then(take, reject);
+        });
+      } finally {
+        this.#wake = () => undefined;
+      }
     const said = this.#said;
     this.#said = undefined;
     if (said !== undefined) return said;
-    try {
-      return await new Promise<T | Word>((resolve, reject) => {
-        this.#wake = (word) => {
-          this.#said = undefined;
-          resolve(word);
-        };
-        awaited.then(resolve, reject);
-      });
-    } finally {
-      this.#wake = () => undefined;
-    }
+    if (result === undefined) throw new Error("woken without a word");
+    return result.value;
   }
 }

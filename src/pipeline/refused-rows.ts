@@ -5,12 +5,15 @@
 import { sqlStateOf } from "../stores/sql-state.js";
 import { BatchFault } from "./batch-session.js";
 import type { BatchSession } from "./batch-session.js";
-import type { KeptRow, RowBatch } from "./row-batch.js";
+import type { Places, RowBatch } from "./row-batch.js";
 import type { SinkSql } from "./sink-sql.js";
 import { stage, upsertStaged } from "./staging.js";
 
 export interface RefusedRow<Row> {
-  readonly kept: KeptRow<Row>;
+  /** Within its batch. */
+  readonly place: number;
+  readonly row: Row;
+  readonly rowNumber: number;
   readonly column: string | undefined;
   readonly reason: string;
 }
@@ -28,7 +31,7 @@ export async function findRefused<Row extends object>(
   isRowFault: (state: string | undefined) => boolean,
 ): Promise<readonly RefusedRow<Row>[]> {
   const refused: RefusedRow<Row>[] = [];
-  const attempt = async (rows: readonly KeptRow<Row>[]): Promise<unknown> => {
+  const attempt = async (rows: Places): Promise<unknown> => {
     try {
       await session.run([{ text: "SAVEPOINT oncekey_rows", values: [] }]);
       await stage(session, sql, batch.copyBytes(rows));
@@ -45,12 +48,13 @@ export async function findRefused<Row extends object>(
       return cause;
     }
   };
-  const search = async (rows: readonly KeptRow<Row>[]): Promise<void> => {
+  const search = async (rows: Places): Promise<void> => {
     const cause = await attempt(rows);
     if (cause === undefined) return;
-    const [kept] = rows;
-    if (rows.length === 1 && kept !== undefined) {
-      refused.push({ kept, ...describe(cause) });
+    const [place] = rows;
+    if (rows.length === 1 && place !== undefined) {
+      const [row, rowNumber] = [batch.rowAt(place), batch.numberAt(place)];
+      refused.push({ place, row, rowNumber, ...describe(cause) });
       return;
     }
     const half = rows.length >> 1;

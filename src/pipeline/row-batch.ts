@@ -5,7 +5,10 @@
 import { createHash } from "node:crypto";
 import type { SinkTable } from "./catalog.js";
 import { encodeNull } from "./encoders.js";
-import { copyBytes, RowBuffer } from "./row-buffer.js";
+import { hashKey, KeptRows } from "./kept-rows.js";
+import type { RowPlace } from "./kept-rows.js";
+import { compareKeys, orderKeys } from "./key-order.js";
+import { copyWords, RowBuffer } from "./row-buffer.js";
 
 /** What is wrong with a row, before anybody is told. */
 export interface RowFault {
@@ -14,37 +17,29 @@ export interface RowFault {
   readonly problem: string;
 }
 
-/** A row that the server gets. */
-export interface KeptRow<Row> {
-  readonly row: Row;
-  readonly rowNumber: number;
-  /** Bytes of the key; equal for equal keys. */
-  readonly key: string;
-  /** Where the row is among the bytes of the batch. */
-  readonly start: number;
-  readonly end: number;
-  readonly keyEnd: number;
-}
-
 export type OnDuplicate = "ignore" | "overwrite";
+/** Numbers of rows within their batch. */
+export type Places = Int32Array;
+
+type Values = Readonly<Record<string, unknown>>;
 
 /** Signature, flags and the length of a header extension that is not there. */
-const copyHead = Buffer.concat([Buffer.from("PGCOPY\n\xff\r\n\0", "latin1"), Buffer.alloc(8)]);
-const copyTail = Buffer.from([0xff, 0xff]);
+export const copyHead = Buffer.concat([
+  Buffer.from("PGCOPY\n\xff\r\n\0", "latin1"),
+  Buffer.alloc(8),
+]);
+export const copyTail = Buffer.from([0xff, 0xff]);
 const countBytes = 2;
 const lengthBytes = 4;
 /** Types whose binary form is a signed integer, big end first, so that versions can be compared here. */
 const integerTypes = ["int2", "int4", "int8", "timestamptz", "date"];
 
-/** Encodes the key of a row into a buffer of its own, for whoever has to know it before the row has a batch. */
-export function encodeKey(
-  table: SinkTable,
-  row: Readonly<Record<string, unknown>>,
-  out: RowBuffer,
-): RowFault | undefined {
-  out.at = 0;
-  out.int16(table.columns.length);
-  for (const column of table.keyColumns) {
+/** Appends the beginning of a row: how many columns it has, and those of its key. */
+export function encodeKey(table: SinkTable, row: Values, out: RowBuffer): RowFault | undefined {
+  const { columns, keyColumns } = table;
+  out.int16(columns.length);
+  for (let index = 0; index < keyColumns.length; index += 1) {
+    const column = keyColumns[index] as (typeof keyColumns)[number];
     const value = row[column.name];
     if (value === null || value === undefined)
       return { column: column.name, problem: "is missing, and it is part of the key" };
@@ -54,26 +49,55 @@ export function encodeKey(
   return undefined;
 }
 
+/** Appends the columns behind the key. */
+export function encodeRest(table: SinkTable, row: Values, out: RowBuffer): RowFault | undefined {
+  const { columns, keyColumns, versionColumn } = table;
+  for (let index = keyColumns.length; index < columns.length; index += 1) {
+    const column = columns[index] as (typeof columns)[number];
+    const value = row[column.name];
+    if (value === null || value === undefined) {
+      if (column === versionColumn)
+        return { column: column.name, problem: "is missing, and it is the version" };
+      if (column.isNotNull)
+        return { column: column.name, problem: "is missing, and its column is NOT NULL" };
+      encodeNull(out);
+      continue;
+    }
+    const problem = column.encode(value, out);
+    if (problem !== undefined) return { column: column.name, problem };
+  }
+  return undefined;
+}
+
+/** Of a key that {@link encodeKey} has put at the beginning of a buffer. */
+export function hashEncodedKey(key: RowBuffer, seed: number): number {
+  return hashKey(key, countBytes, key.at, seed);
+}
+
 export class RowBatch<Row extends object> {
   readonly #table: SinkTable;
   readonly #keeps: "first" | "last" | "newest";
-  readonly #buffer: RowBuffer;
-  readonly #places = new Map<string, number>();
-  #kept: KeptRow<Row>[] = [];
+  readonly #comparesVersions: boolean;
+  readonly #buffer = new RowBuffer();
+  readonly #kept: KeptRows<Row>;
   #hasTies = false;
-  #isSorted = true;
+  #isOrdered = true;
+  /** Once it was asked for. */
+  #order: Places | undefined;
   duplicates = 0;
 
-  constructor(table: SinkTable, onDuplicate: OnDuplicate, buffer = new RowBuffer()) {
+  constructor(table: SinkTable, onDuplicate: OnDuplicate) {
     this.#table = table;
-    this.#buffer = buffer;
     if (table.versionColumn !== undefined) this.#keeps = "newest";
     else this.#keeps = onDuplicate === "ignore" ? "first" : "last";
+    this.#comparesVersions = integerTypes.includes(table.versionColumn?.type.name ?? "");
+    const keyFrom = countBytes + (table.keyColumns.length === 1 ? lengthBytes : 0);
+    this.#kept = new KeptRows(this.#buffer, keyFrom);
   }
 
   /** Rows that are kept. */
   get size(): number {
-    return this.#kept.length;
+    return this.#order?.length ?? this.#kept.size;
   }
 
   get bytes(): number {
@@ -85,150 +109,163 @@ export class RowBatch<Row extends object> {
     return this.#hasTies;
   }
 
-  /** Adds a row whose key was encoded by {@link encodeKey}. A row that is not taken leaves nothing behind. */
-  add(row: Row, rowNumber: number, encodedKey: RowBuffer): RowFault | undefined {
+  /**
+   * Adds a row whose key was encoded by {@link encodeKey}. A row that is not taken leaves nothing behind.
+   *
+   * @param hash the same one for equal keys
+   */
+  add(row: Row, rowNumber: number, encodedKey: RowBuffer, hash: number): RowFault | undefined {
     const out = this.#buffer;
     const start = out.at;
-    out.append(encodedKey.bytes, 0, encodedKey.at);
+    out.append(encodedKey);
     const keyEnd = out.at;
-    const fault = this.encodeRest(row as Readonly<Record<string, unknown>>);
+    const fault = encodeRest(this.#table, row as Values, out);
     if (fault !== undefined) {
       out.at = start;
       return fault;
     }
-    const from = start + countBytes + (this.#table.keyColumns.length === 1 ? lengthBytes : 0);
-    const key = out.bytes.toString("latin1", from, keyEnd);
-    this.#keep({ row, rowNumber, key, start, end: out.at, keyEnd });
+    this.#keep(row, rowNumber, { start, keyEnd, end: out.at }, hash);
     return undefined;
   }
 
-  /** Encodes the columns behind the key. */
-  encodeRest(row: Readonly<Record<string, unknown>>): RowFault | undefined {
-    const { columns, keyColumns, versionColumn } = this.#table;
-    const out = this.#buffer;
-    for (let index = keyColumns.length; index < columns.length; index += 1) {
-      const column = columns[index] as (typeof columns)[number];
-      const value = row[column.name];
-      if (value === null || value === undefined) {
-        if (column === versionColumn)
-          return { column: column.name, problem: "is missing, and it is the version" };
-        if (column.isNotNull)
-          return { column: column.name, problem: "is missing, and its column is NOT NULL" };
-        encodeNull(out);
-        continue;
-      }
-      const problem = column.encode(value, out);
-      if (problem !== undefined) return { column: column.name, problem };
-    }
-    return undefined;
-  }
-
-  #keep(row: KeptRow<Row>): void {
+  #keep(row: Row, rowNumber: number, at: RowPlace, hash: number): void {
     const kept = this.#kept;
-    const place = this.#places.get(row.key);
-    if (place === undefined) {
-      const before = kept.at(-1);
-      if (before !== undefined && before.key > row.key) this.#isSorted = false;
-      this.#places.set(row.key, kept.length);
-      kept.push(row);
+    const place = kept.find(at, hash);
+    if (place < 0) {
+      kept.push(row, rowNumber, at, hash, false);
+      const last = kept.size - 1;
+      if (this.#isOrdered && last > 0)
+        this.#isOrdered = compareKeys(this.#keys(), last - 1, last) < 0;
       return;
     }
-    const winner =
-      this.#keeps === "newest" ? this.#newest(kept[place] as KeptRow<Row>, row) : this.#keeps;
+    const winner = this.#keeps === "newest" ? this.#newest(place, at) : this.#keeps;
     if (winner === "both") {
       this.#hasTies = true;
-      this.#isSorted = false;
-      kept.push(row);
+      this.#isOrdered = false;
+      kept.push(row, rowNumber, at, hash, true);
       return;
     }
     this.duplicates += 1;
-    if (winner === "last") kept[place] = row;
+    if (winner === "last") kept.put(place, row, rowNumber, at);
   }
 
   /**
    * Versions that are integers are compared here. Of equal ones, and of those of other types, the server decides by what it
    * stores, so both go there, unless the rows are the same.
    */
-  #newest(first: KeptRow<Row>, last: KeptRow<Row>): "first" | "last" | "both" {
+  #newest(place: number, last: RowPlace): "first" | "last" | "both" {
     const { bytes } = this.#buffer;
-    const isSame = bytes.compare(bytes, first.start, first.end, last.start, last.end) === 0;
-    if (isSame) return "first";
+    const { starts, keyEnds, ends } = this.#kept;
+    const [start, keyEnd, end] = [starts[place], keyEnds[place], ends[place]] as [
+      number,
+      number,
+      number,
+    ];
+    if (bytes.compare(bytes, start, end, last.start, last.end) === 0) return "first";
     // Once there are ties of a key, a later row of it could beat one of them and not the other.
-    const type = this.#table.versionColumn?.type.name ?? "";
-    if (this.#hasTies || !integerTypes.includes(type)) return "both";
-    const order = this.#compareVersions(first, last);
+    if (this.#hasTies || !this.#comparesVersions) return "both";
+    const order = this.#compareVersions(keyEnd, last.keyEnd);
     if (order === 0) return "both";
     return order > 0 ? "first" : "last";
   }
 
-  #compareVersions(a: KeptRow<Row>, b: KeptRow<Row>): number {
+  /** The version stands behind the key. */
+  #compareVersions(fieldA: number, fieldB: number): number {
     const { bytes } = this.#buffer;
-    const size = bytes.readInt32BE(a.keyEnd);
-    const atA = a.keyEnd + lengthBytes;
-    const atB = b.keyEnd + lengthBytes;
+    const size = bytes.readInt32BE(fieldA);
+    const [atA, atB] = [fieldA + lengthBytes, fieldB + lengthBytes];
     // The first byte has the sign.
     const first = bytes.readInt8(atA) - bytes.readInt8(atB);
     if (first !== 0) return first;
     return bytes.compare(bytes, atB, atB + size, atA, atA + size);
   }
 
-  /** The rows that are kept, in the order of their keys' bytes: the same one in every process. */
-  sorted(): readonly KeptRow<Row>[] {
-    if (!this.#isSorted)
-      this.#kept.sort((a, b) =>
-        a.key < b.key ? -1 : a.key > b.key ? 1 : a.rowNumber - b.rowNumber,
-      );
-    this.#isSorted = true;
-    this.#places.clear();
-    return this.#kept;
+  #keys(): { readonly view: DataView; readonly from: Int32Array; readonly to: Int32Array } {
+    return { view: this.#buffer.view, from: this.#kept.keyStarts, to: this.#kept.keyEnds };
+  }
+
+  /**
+   * The rows that are kept, in the order of their keys' bytes: the same one in every process. Rows of one key stay in the order
+   * in which they came. No row may be added afterwards.
+   */
+  sorted(): Places {
+    const { size } = this.#kept;
+    this.#order ??= this.#isOrdered
+      ? Int32Array.from({ length: size }, (_, place) => place)
+      : orderKeys(this.#keys(), size);
+    return this.#order;
+  }
+
+  rowAt(place: number): Row {
+    return this.#kept.rows[place] as Row;
+  }
+
+  numberAt(place: number): number {
+    return this.#kept.numbers[place] as number;
   }
 
   /** Takes rows out that cannot be stored. */
-  remove(rows: ReadonlySet<KeptRow<Row>>): void {
-    this.#kept = this.#kept.filter((row) => !rows.has(row));
+  remove(places: ReadonlySet<number>): void {
+    this.#order = this.sorted().filter((place) => !places.has(place));
   }
 
   /** The rows as COPY takes them. */
-  copyBytes(rows: readonly KeptRow<Row>[]): Buffer {
-    const { bytes } = this.#buffer;
+  copyBytes(places: Places): Buffer {
+    const { starts, ends } = this.#kept;
     let size = copyHead.length + copyTail.length;
-    for (const { start, end } of rows) size += end - start;
-    const out = Buffer.allocUnsafe(size);
-    let at = copyHead.copy(out);
+    for (const place of places) size += (ends[place] as number) - (starts[place] as number);
+    const out = new RowBuffer(size);
+    out.appendBytes(copyHead);
     // Rows that lie behind each other, as those of ordered keys do, are copied at once.
     let from = 0;
     let to = 0;
-    for (const { start, end } of rows) {
+    for (const place of places) {
+      const start = starts[place] as number;
       if (start !== to) {
-        at = copyBytes(bytes, from, to, out, at);
+        copyWords(this.#buffer, from, to, out);
         from = start;
       }
-      to = end;
+      to = ends[place] as number;
     }
-    at = copyBytes(bytes, from, to, out, at);
-    copyTail.copy(out, at);
-    return out;
+    copyWords(this.#buffer, from, to, out);
+    out.appendBytes(copyTail);
+    return out.bytes;
   }
 
   /** One array of each of the key's columns, as a binary parameter: elements look as fields of COPY do. */
-  keyArrays(rows: readonly KeptRow<Row>[]): Buffer[] {
+  keyArrays(places: Places): Buffer[] {
     const { keyColumns } = this.#table;
-    const { bytes } = this.#buffer;
-    const arrays = keyColumns.map(({ type }) => arrayHead(type.oid, rows.length));
-    for (const { start } of rows) {
-      let at = start + countBytes;
-      for (const array of arrays) {
-        const end = at + lengthBytes + bytes.readInt32BE(at);
-        array.append(bytes, at, end);
-        at = end;
+    const { starts, keyEnds } = this.#kept;
+    const arrays = keyColumns.map(({ type }) => arrayHead(type.oid, places.length));
+    const [only] = arrays;
+    if (arrays.length === 1 && only !== undefined)
+      for (const place of places)
+        only.append(this.#buffer, (starts[place] as number) + countBytes, keyEnds[place]);
+    else
+      for (const place of places) {
+        let at = (starts[place] as number) + countBytes;
+        for (const array of arrays) {
+          const end = at + lengthBytes + this.#buffer.view.getInt32(at);
+          array.append(this.#buffer, at, end);
+          at = end;
+        }
       }
-    }
     return arrays.map((array) => array.bytes.subarray(0, array.at));
   }
 
   /** Of the rows as they came. */
   digest(): Buffer {
     return createHash("sha256").update(this.#buffer.bytes.subarray(0, this.#buffer.at)).digest();
+  }
+
+  /** Makes ready for other rows, in the room of these. */
+  clear(): void {
+    this.#kept.clear();
+    this.#buffer.at = 0;
+    this.#hasTies = false;
+    this.#isOrdered = true;
+    this.#order = undefined;
+    this.duplicates = 0;
   }
 }
 

@@ -6,10 +6,10 @@
 import { weakness } from "../core/key.js";
 import { IdempotencyError } from "../core/errors.js";
 import type { BatchWriter, NamedBatch } from "./batch-writer.js";
-import type { SinkTable } from "./catalog.js";
+import type { SinkColumn, SinkTable } from "./catalog.js";
 import type { BadRow, BatchCounts } from "./description.js";
 import type { RefusedRow } from "./refused-rows.js";
-import { encodeKey, RowBatch } from "./row-batch.js";
+import { encodeKey, hashEncodedKey, RowBatch } from "./row-batch.js";
 import type { RowFault } from "./row-batch.js";
 import { RowBuffer } from "./row-buffer.js";
 import type { ResolvedSink } from "./sink-options.js";
@@ -17,6 +17,8 @@ import type { ResolvedSink } from "./sink-options.js";
 /** One of several writers, with the batch that fills up for it. */
 interface Lane<Row extends object> {
   filling: RowBatch<Row> | undefined;
+  /** One that was written, and whose room the next one takes. */
+  spare: RowBatch<Row> | undefined;
   stopTimer: () => void;
   /** It has waited long enough, and goes as soon as the writer is free. */
   isDue: boolean;
@@ -36,7 +38,11 @@ export class SinkIntake<Row extends object> {
   readonly #table: SinkTable;
   readonly #writer: Pick<BatchWriter<Row>, "write">;
   readonly #lanes: readonly Lane<Row>[];
+  /** The key, where keys are looked at and those of its type can be weak. */
+  readonly #weakColumn: SinkColumn | undefined;
   readonly #key = new RowBuffer();
+  readonly #hashSeed: number;
+  #hash = 0;
   #rowNumber = 0;
   #counts = noCounts;
   /** Called with what made a batch fail. The next call of `push` or `finish` says it too. */
@@ -52,8 +58,15 @@ export class SinkIntake<Row extends object> {
     this.#options = options;
     this.#table = table;
     this.#writer = writer;
+    // Nobody can make keys that all have the same hash without it.
+    this.#hashSeed = Math.floor(options.clock.random() * 2 ** 32) | 0;
+    const [column] = table.keyColumns;
+    const isLookedAt =
+      options.weakKeys !== "allow" && table.keyColumns.length === 1 && column?.type.name !== "uuid";
+    this.#weakColumn = isLookedAt ? column : undefined;
     this.#lanes = Array.from({ length: lanes }, () => ({
       filling: undefined,
+      spare: undefined,
       stopTimer: () => undefined,
       isDue: false,
       writing: undefined,
@@ -75,10 +88,17 @@ export class SinkIntake<Row extends object> {
     if (fault !== undefined) return this.#bad(row, this.#rowNumber, fault);
     const lane = this.#lanes[this.#laneOf()] as Lane<Row>;
     const batch = (lane.filling ??= this.#open(lane));
-    const wrong = batch.add(row, this.#rowNumber, this.#key);
+    const wrong = batch.add(row, this.#rowNumber, this.#key, this.#hash);
     if (wrong !== undefined) return this.#bad(row, this.#rowNumber, wrong);
     const { batchRows, maxBatchBytes } = this.#options;
-    return batch.size >= batchRows || batch.bytes >= maxBatchBytes ? this.#send(lane) : undefined;
+    if (batch.size >= batchRows || batch.bytes >= maxBatchBytes) return this.#send(lane);
+    return this.#rowNumber % rowsAtOnce === 0 ? this.#listen() : undefined;
+  }
+
+  /** Lets answers of the server in: a batch whose keys were looked up waits for its rows to be sent. */
+  #listen(): Promise<void> | undefined {
+    const isWriting = this.#lanes.some(({ writing }) => writing !== undefined);
+    return isWriting ? new Promise((resolve) => setImmediate(resolve)) : undefined;
   }
 
   /** Writes what is left, and resolves when everything is durable. */
@@ -105,14 +125,15 @@ export class SinkIntake<Row extends object> {
         column: this.#table.keyColumns[0]?.name ?? "",
         problem: "is missing: the row is no object",
       };
-    return encodeKey(this.#table, values, this.#key) ?? this.#weak(values);
+    this.#key.at = 0;
+    const fault = encodeKey(this.#table, values, this.#key) ?? this.#weak(values);
+    if (fault === undefined) this.#hash = hashEncodedKey(this.#key, this.#hashSeed);
+    return fault;
   }
 
   #weak(row: Readonly<Record<string, unknown>>): RowFault | undefined {
-    const { keyColumns } = this.#table;
-    const [column] = keyColumns;
-    if (this.#options.weakKeys === "allow" || keyColumns.length > 1 || column === undefined)
-      return undefined;
+    const column = this.#weakColumn;
+    if (column === undefined) return undefined;
     const why = weakness(String(row[column.name]));
     if (why === undefined) return undefined;
     return {
@@ -121,14 +142,9 @@ export class SinkIntake<Row extends object> {
     };
   }
 
-  /** FNV-1a over the key's last bytes: ids that begin with the time, or with a name, differ there. */
+  /** By the upper bits; the lower ones find rows within a batch. */
   #laneOf(): number {
-    if (this.#lanes.length === 1) return 0;
-    const { bytes, at } = this.#key;
-    let hash = 0x811c9dc5;
-    for (let index = Math.max(0, at - hashedBytes); index < at; index += 1)
-      hash = Math.imul(hash ^ (bytes[index] as number), 0x01000193);
-    return (hash >>> 8) % this.#lanes.length;
+    return Math.floor(((this.#hash >>> 0) / 2 ** 32) * this.#lanes.length);
   }
 
   #open(lane: Lane<Row>): RowBatch<Row> {
@@ -139,7 +155,9 @@ export class SinkIntake<Row extends object> {
       lane.isDue = true;
       if (lane.writing === undefined) this.#begin(lane);
     });
-    return new RowBatch(this.#table, onDuplicate);
+    const { spare } = lane;
+    lane.spare = undefined;
+    return spare ?? new RowBatch(this.#table, onDuplicate);
   }
 
   /** Begins to write the lane's batch. A promise means that the writer is busy with the one before. */
@@ -157,6 +175,8 @@ export class SinkIntake<Row extends object> {
     lane.isDue = false;
     const write = async (): Promise<void> => {
       await this.#write(batch);
+      batch.clear();
+      lane.spare = batch;
       lane.writing = undefined;
       if (lane.isDue) this.#begin(lane);
     };
@@ -192,7 +212,7 @@ export class SinkIntake<Row extends object> {
     for (const row of rows) {
       this.#rowNumber += 1;
       const rowNumber = this.#rowNumber;
-      const fault = this.#encodeKey(row) ?? batch.add(row, rowNumber, this.#key);
+      const fault = this.#encodeKey(row) ?? batch.add(row, rowNumber, this.#key, this.#hash);
       if (fault !== undefined) await this.#bad(row, rowNumber, fault);
     }
     return batch;
@@ -203,8 +223,8 @@ export class SinkIntake<Row extends object> {
   }
 
   async #refused(refused: readonly RefusedRow<Row>[]): Promise<void> {
-    for (const { kept, column, reason } of refused)
-      await this.#tell({ ...this.#identify(kept.row, kept.rowNumber), column, reason });
+    for (const { row, rowNumber, column, reason } of refused)
+      await this.#tell({ ...this.#identify(row, rowNumber), column, reason });
   }
 
   async #bad(row: Row, rowNumber: number, { column, problem }: RowFault): Promise<void> {
@@ -232,8 +252,8 @@ export class SinkIntake<Row extends object> {
   }
 }
 
-/** More than a UUID has at random. */
-const hashedBytes = 12;
+/** Encoded without a look at what the server has answered meanwhile: a millisecond or less. */
+const rowsAtOnce = 256;
 
 const weakWords = {
   small_integer: "a counter",

@@ -17,7 +17,7 @@ export interface SinkSql {
   readonly copyStaged: string;
   readonly clearStaged: string;
   readonly copyDirect: string;
-  /** The places, from 1, of the keys that are there already. One array of each of the key's columns. */
+  /** The places, from 1 and with commas, of the keys that are there already. One array of each of the key's columns. */
   readonly probe: string;
   /** Places of staged rows in the order in which they were copied. */
   readonly listStaged: string;
@@ -73,15 +73,23 @@ function asColumn(alias: string, { name, isCast, shown }: SinkColumn): string {
   return `${alias}.${quoteIdentifier(name)}${isCast ? `::${shown}` : ""}`;
 }
 
-/** One descent of the index a key, whatever the planner believes of the table: LIMIT leaves it no other join. */
-function probeSql({ quoted, keyColumns }: SinkTable): string {
+/**
+ * One descent of the index a key, whatever the planner believes of the table: LIMIT leaves it no other join. Keys above the largest
+ * one, as most of those that begin with the time are, need none: they are not there.
+ */
+function probeSql({ quoted, keyColumns, hasLargestKey }: SinkTable): string {
   const arrays = keyColumns.map(
     ({ type }, index) => `$${index + 1}::pg_catalog.${quoteIdentifier(type.name)}[]`,
   );
   const places = keyColumns.map((_, index) => `k${index}`);
-  const equal = keyColumns.map(({ name }, index) => `t.${quoteIdentifier(name)} = k.k${index}`);
-  return `SELECT k.place FROM unnest(${arrays.join(", ")}) WITH ORDINALITY AS k(${places.join(", ")}, place)
-    CROSS JOIN LATERAL (SELECT 1 FROM ${quoted} t WHERE ${equal.join(" AND ")} LIMIT 1) f`;
+  const names = keyColumns.map(({ name }) => `t.${quoteIdentifier(name)}`);
+  const equal = names.map((name, index) => `${name} = k.k${index}`);
+  const isBelow = hasLargestKey
+    ? `WHERE k.k0 <= (SELECT ${names[0]} FROM ${quoted} t ORDER BY ${names[0]} DESC LIMIT 1)`
+    : "";
+  return `SELECT string_agg(k.place::text, ',')
+    FROM unnest(${arrays.join(", ")}) WITH ORDINALITY AS k(${places.join(", ")}, place)
+    CROSS JOIN LATERAL (SELECT 1 FROM ${quoted} t WHERE ${equal.join(" AND ")} LIMIT 1) f ${isBelow}`;
 }
 
 function equalKeys({ keyColumns }: SinkTable, a: string, b: string): string {

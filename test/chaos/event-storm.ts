@@ -1,9 +1,13 @@
 /**
- * Writers of one table that are killed with -9 and started again, over a server that is restarted: afterwards every event must be
- * there once. Owns: the faults and the reckoning.
+ * Writers of one table that are killed with -9 and started again, over a server that is restarted, while its aggregate is computed again
+ * and again: afterwards every event must be there once, and the aggregate must be that of a plain GROUP BY. Owns: the faults and
+ * the reckoning.
  */
+import { setTimeout } from "node:timers/promises";
+
 import pg from "pg";
 
+import { type Aggregate, recomputeAggregate } from "../../src/pipeline/aggregate.js";
 import { migrate } from "../../src/stores/postgres.js";
 import type { PostgresServer } from "../support/postgres-server.js";
 import { type RunningProcess, startProgram } from "../support/server-process.js";
@@ -18,6 +22,8 @@ export type StormPlan = {
   readonly chunkEvents: number;
   readonly batchRows: number;
   readonly killEveryMs: number;
+  /** How long after a pass over the aggregate's dirty keys the next one begins. */
+  readonly recomputeEveryMs: number;
   /** After which shares of all chunks the server is restarted: the first time as in a crash. */
   readonly restartAt: readonly number[];
   readonly isReversed?: boolean;
@@ -30,8 +36,15 @@ export type StormReport = {
   readonly durationMs: number;
   readonly expected: Sums;
   readonly found: Sums;
-  /** Of all rows in the order of their ids. */
+  /** Of all rows. */
   readonly checksum: string;
+  readonly aggregate: {
+    /** Passes that ended well while events were arriving. */
+    readonly passes: number;
+    readonly rows: number;
+    /** Rows that a plain GROUP BY has and the aggregate has not, or the other way round. */
+    readonly wrong: number;
+  };
 };
 
 const writers = 3;
@@ -45,33 +58,89 @@ export async function eventStorm(plan: StormPlan): Promise<StormReport> {
   const pool = new pg.Pool({ connectionString: server.url, max: 2 });
   pool.on("error", () => undefined);
   await migrate({ pool });
-  await pool.query(`CREATE TABLE IF NOT EXISTS ${table} (
-    id uuid PRIMARY KEY, n int NOT NULL, version int NOT NULL, amount bigint NOT NULL, merchant text NOT NULL)`);
+  await pool.query(`
+    CREATE TABLE IF NOT EXISTS ${table} (id uuid PRIMARY KEY, n int NOT NULL, version int NOT NULL, amount bigint NOT NULL,
+      merchant text NOT NULL, at timestamptz NOT NULL);
+    CREATE TABLE IF NOT EXISTS ${table}_days (merchant text, day date, amount numeric, events bigint, PRIMARY KEY (merchant, day))`);
+  const aggregate = recomputeAggregate({
+    pool,
+    source: table,
+    target: `${table}_days`,
+    key: ["merchant"],
+    day: { column: "day", of: "at" },
+    values: { amount: "sum(amount)", events: "count(*)" },
+  });
+  await aggregate.prepare();
   const startedMs = performance.now();
-  const { kills, restarts } = await write(plan);
+  const ending = new AbortController();
+  const recomputing = recompute(aggregate, plan.recomputeEveryMs, ending.signal);
+  const { kills, restarts } = await write(plan).finally(() => ending.abort());
   const durationMs = Math.round(performance.now() - startedMs);
-  const { rows } = await pool.query<{
-    rows: string;
-    amounts: string;
-    weighted: string;
-    checksum: string;
-  }>(
-    `SELECT count(*) AS rows, sum(amount) AS amounts, sum(amount * (n % 1009)) AS weighted,
-       md5(string_agg(md5(t::text), '' ORDER BY id)) AS checksum FROM ${table} t`,
-  );
+  const passes = await recomputing;
+  while ((await aggregate.recomputeMarked()).hasMore);
+  const found = await reckon(pool, table);
   await pool.end();
-  const [row] = rows;
   return {
     kills,
     restarts,
     durationMs,
     expected: expectedSums(plan.events, plan.mode),
-    found: {
+    found: found.sums,
+    checksum: found.checksum,
+    aggregate: { passes, ...found.aggregate },
+  };
+}
+
+/** Never rejects; answers how many passes ended well. */
+async function recompute(
+  aggregate: Aggregate,
+  everyMs: number,
+  ended: AbortSignal,
+): Promise<number> {
+  let passes = 0;
+  while (!ended.aborted) {
+    // A server that is being restarted answers the next time.
+    await aggregate.recomputeMarked().then(
+      () => (passes += 1),
+      () => undefined,
+    );
+    await setTimeout(everyMs, undefined, { signal: ended }).catch(() => undefined);
+  }
+  return passes;
+}
+
+type Reckoning = Readonly<Record<"rows" | "amounts" | "weighted" | "checksum", string>>;
+type Compared = Readonly<Record<"rows" | "wrong", string>>;
+
+async function reckon(
+  pool: pg.Pool,
+  table: string,
+): Promise<{
+  sums: Sums;
+  checksum: string;
+  aggregate: { rows: number; wrong: number };
+}> {
+  const { rows } = await pool.query<Reckoning>(
+    `SELECT count(*) AS rows, sum(amount) AS amounts, sum(amount * (n % 1009)) AS weighted,
+       sum(('x' || left(md5(t::text), 16))::bit(64)::bigint::numeric) AS checksum FROM ${table} t`,
+  );
+  const { rows: compared } = await pool.query<Compared>(
+    `WITH plain AS (SELECT merchant, (at AT TIME ZONE 'UTC')::date AS day, sum(amount) AS amount, count(*) AS events
+       FROM ${table} GROUP BY 1, 2)
+     SELECT (SELECT count(*) FROM ${table}_days) AS rows,
+       (SELECT count(*) FROM plain p FULL JOIN ${table}_days d USING (merchant, day)
+        WHERE p.amount IS DISTINCT FROM d.amount OR p.events IS DISTINCT FROM d.events) AS wrong`,
+  );
+  const [row] = rows;
+  const [days] = compared;
+  return {
+    sums: {
       rows: Number(row?.rows),
       amounts: Number(row?.amounts),
       weighted: Number(row?.weighted),
     },
     checksum: row?.checksum ?? "",
+    aggregate: { rows: Number(days?.rows), wrong: Number(days?.wrong) },
   };
 }
 

@@ -14,9 +14,14 @@ export type StreamedEvent = {
   readonly version: number;
   readonly amount: number;
   readonly merchant: string;
+  /** With versions a newer copy can be of another day, and leaves the aggregate of the old one. */
+  readonly at: string;
 };
 
 const near = 50_000;
+const merchants = 200;
+const firstDay = 1;
+const days = 5;
 
 /** splitmix32: a number that depends on all bits of another one. */
 function mix(value: number, salt: number): number {
@@ -51,7 +56,8 @@ export function eventAt(number: number, mode: Mode): StreamedEvent {
     n,
     version,
     amount: amountOf(version),
-    merchant: `m_${mix(n, 7) % 5_000}`,
+    merchant: `m_${mix(n, 7) % merchants}`,
+    at: `2026-01-0${firstDay + (mix(version, 8) % days)}T12:00:00.000Z`,
   };
 }
 

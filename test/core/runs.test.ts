@@ -48,8 +48,7 @@ function bench() {
     register.add({
       claim: held,
       guarantee,
-      fingerprint: "v1::abc",
-      fieldHashes: () => ({}),
+      fingerprint: { text: "v1::abc", fieldHashes: {} },
       startedMs: clock.monotonicMs(),
       maxRunMs,
     });

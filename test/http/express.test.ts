@@ -181,6 +181,24 @@ describe("a plain route", () => {
     expect(runs).toBe(2);
   });
 
+  test("what a handler sees of its claim can be taken apart, and says what it is as JSON", async () => {
+    const key = newKey();
+    const seen: unknown[] = [];
+    const api = app((req, res) => {
+      const { release, downstreamKey, replayUntil, ...own } = req.idempotency ?? {};
+      seen.push(JSON.parse(JSON.stringify(req.idempotency)), own, replayUntil);
+      seen.push(downstreamKey?.("mail") === req.idempotency?.downstreamKey("mail"));
+      release?.();
+      res.status(202).json({});
+    });
+    await post(api, key).expect(202);
+    expect(seen.slice(0, 2).map((value) => (value as { key: string }).key)).toEqual([key, key]);
+    expect(seen.slice(2)).toEqual([undefined, true]);
+    // Released: the same key runs again.
+    await post(api, key).expect(202);
+    expect(runs).toBe(2);
+  });
+
   test("releases on server errors and listed statuses where the route says so", async () => {
     const api = app(
       (_req, res) => {

@@ -33,7 +33,7 @@ export async function startBroker(): Promise<string> {
   const java = ["-Xmx512m", "-cp", resolve(".cache/kafka/jars/*")];
   const cluster = randomBytes(16).toString("base64url");
   const format = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", file];
-  const made = spawnSync("java", [...java, ...format], { encoding: "utf8" });
+  const made = spawnSync("java", [...java, ...format], { encoding: "utf8", timeout: 60_000 });
   if (made.status !== 0) throw new Error(`${made.stdout}${made.stderr}`);
   const log = openSync(join(folder, "log"), "w");
   const child = spawnChild("java", [...java, "kafka.Kafka", file], { stdio: ["ignore", log, log] });

@@ -11,15 +11,19 @@ test("three writers, killed and started again, over restarts, in two orders and 
     chunkEvents: 1_000,
     batchRows: 300,
     killEveryMs: 400,
+    recomputeEveryMs: 500,
     restartAt: [0.3, 0.6],
   } as const;
   const stormy = await eventStorm({ ...plan, table: "stormy" });
   expect(stormy.found).toEqual(stormy.expected);
   expect(stormy.kills).toBeGreaterThan(0);
   expect(stormy.restarts).toBe(2);
+  expect(stormy.aggregate).toMatchObject({ rows: 1_000, wrong: 0 });
+  expect(stormy.aggregate.passes).toBeGreaterThan(0);
   const calm = { ...plan, killEveryMs: 60_000, restartAt: [] };
   const reversed = await eventStorm({ ...calm, table: "reversed", isReversed: true });
   const again = await eventStorm({ ...calm, table: "stormy" });
+  expect([reversed.aggregate.wrong, again.aggregate.wrong]).toEqual([0, 0]);
   expect([reversed.checksum, again.checksum]).toEqual([stormy.checksum, stormy.checksum]);
   await server.end();
 }, 120_000);

@@ -75,6 +75,39 @@ test("with a version, two orders and two runs leave the same bytes", async () =>
   expect(new Set(sums.map((sum) => JSON.stringify(sum))).size).toBe(1);
 });
 
+test("of the rows of a key the last one stays, whatever writers and batches they fall into", async () => {
+  const table = await createTable("id int PRIMARY KEY, v text");
+  const sink = open({ ...plain, table, onDuplicate: "overwrite", batchRows: 20, writers: 4 });
+  const rows = pairs(6_000, 300).map(({ id }, n) => ({ id, v: `${n}` }));
+  await sink.write(rows);
+  const last = new Map(rows.map((row) => [row.id, row]));
+  expect(await rowsOf(table)).toEqual([...last.values()].sort((a, b) => a.id - b.id));
+});
+
+test("answers of the server are heard while a source that never waits goes on", async () => {
+  const table = await createTable("id int PRIMARY KEY, v text");
+  const sink = open({ ...plain, table, onDuplicate: "ignore", batchRows: 20_000, writers: 1 });
+  let turns = 0;
+  let isOver = false;
+  const count = (): void => {
+    turns += 1;
+    if (!isOver) setImmediate(count);
+  };
+  let turnsWhileWriting = 0;
+  await sink.write(
+    (function* () {
+      for (let id = 0; id < 40_000; id += 1) {
+        // The first batch is under way now.
+        if (id === 20_000) count();
+        if (id === 25_000) turnsWhileWriting = turns;
+        yield { id, v: "a" };
+      }
+    })(),
+  );
+  isOver = true;
+  expect(turnsWhileWriting).toBeGreaterThan(5);
+});
+
 test("as a Writable: finish comes when all is durable, and counts say what was done", async () => {
   const table = await createTable("id int PRIMARY KEY, v text");
   const sink = open({ ...plain, table, onDuplicate: "overwrite", batchRows: 100, writers: 2 });

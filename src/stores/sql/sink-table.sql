@@ -7,7 +7,7 @@ SELECT c.oid::bigint::text AS oid, c.relkind::text AS kind, n.nspname AS schema,
   EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
     AND t.tgtype & 1 = 1) AS triggers,
   c.relhasrules AS rules,
-  (SELECT coalesce(json_agg(json_build_object('name', i.relname, 'columns', (
+  (SELECT coalesce(json_agg(json_build_object('name', i.relname, 'primary', x.indisprimary, 'columns', (
       SELECT json_agg(a.attname ORDER BY a.attname) FROM pg_attribute a
       WHERE a.attrelid = c.oid AND a.attnum = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1])))), '[]')
     FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid

@@ -26,7 +26,7 @@ const sink = upsertSink<StreamedEvent>({
   pool,
   table: plan.table,
   key: "id",
-  columns: ["id", "n", "version", "amount", "merchant"],
+  columns: ["id", "n", "version", "amount", "merchant", "at"],
   ...(plan.mode === "versions"
     ? { onDuplicate: "overwrite", version: "version" }
     : { onDuplicate: "ignore" }),

@@ -1,0 +1,69 @@
+/**
+ * `npm run bench:heap`: what a request takes on V8's heap while its handler runs, besides what it takes without us. HEAP_REQUESTS
+ * (1,000) are under way at once, each on a connection of its own. Writes bench/results/heap.json.
+ */
+import { mkdirSync, writeFileSync } from "node:fs";
+
+import { startPostgres } from "../../test/support/postgres-server.js";
+import { endEverything } from "../../test/support/processes.js";
+import { startRedis } from "../../test/support/redis-server.js";
+import { waitFor } from "../../test/support/wait-for.js";
+import type { LoadOrder } from "./load.js";
+import { prepare } from "./places.js";
+import { startContender, startLoad } from "./processes.js";
+
+const count = Number(process.env["HEAP_REQUESTS"] ?? 1_000);
+const contenders = ["bare", "oncekey-memory", "oncekey-plain-postgres", "oncekey-plain"] as const;
+const rounds = 3;
+
+type Ground = Readonly<Record<"DATABASE_URL" | "REDIS_URL", string>>;
+
+/** Bytes for each request under way, in each round. */
+async function weigh(contender: string, env: Ground): Promise<number[]> {
+  const server = await startContender(contender, env, ["--expose-gc"]);
+  const load = await startLoad();
+  const keys: LoadOrder["keys"] = contender === "bare" ? "bare" : "first";
+  const order = { port: server.port, path: "/charges", keys, prefix: `h${process.pid}` };
+  await load.run({ ...order, connections: 50, seconds: 3, prefix: `${order.prefix}-warm` });
+  const weights: number[] = [];
+  for (let round = 0; round < rounds; round += 1) {
+    const before = await server.heap();
+    await server.hold(true);
+    const prefix = `${order.prefix}-${round}`;
+    const running = load.run({ ...order, connections: count, seconds: 5, prefix });
+    await waitFor(async () => (await server.heap()).waiting === count, {
+      what: `${count} requests to be under way`,
+      timeoutMs: 60_000,
+      intervalMs: 200,
+    });
+    const { bytes } = await server.heap();
+    weights.push(Math.round((bytes - before.bytes) / count));
+    await server.hold(false);
+    await running;
+  }
+  await load.end();
+  await server.end();
+  return weights;
+}
+
+async function main(): Promise<void> {
+  const postgres = await startPostgres();
+  const redis = await startRedis();
+  await prepare(postgres.url);
+  const env = { DATABASE_URL: postgres.url, REDIS_URL: redis.url };
+  const found: { contender: string; bytes: number[] }[] = [];
+  for (const contender of contenders) {
+    const bytes = await weigh(contender, env);
+    found.push({ contender, bytes });
+    process.stdout.write(`${contender}: ${bytes.join(", ")} bytes a request under way\n`);
+  }
+  mkdirSync("bench/results", { recursive: true });
+  const results = { node: process.version, requests: count, found };
+  writeFileSync("bench/results/heap.json", `${JSON.stringify(results, undefined, 1)}\n`);
+}
+
+try {
+  await main();
+} finally {
+  await endEverything();
+}
