@@ -131,6 +131,7 @@ Environment:
   ONCEKEY_DATA_DIR   folder of the embedded Postgres (./.oncekey-data)
   ONCEKEY_LEASE_MS   ms that a claim is believed without a sign of life of its process (30000)
   ONCEKEY_STEP_TIMEOUT_MS  longest run of one step of a checkout in ms (10000)
+  ONCEKEY_UPLOAD_IDLE_MS   how long an upload may stand still in ms (300000)
   ONCEKEY_PROCESSES  processes that share the port; auto: one a core (1)
   ONCEKEY_WORKERS    on, or off: this process finishes no abandoned checkouts (on)
   PROVIDER_URL       external payment provider (unset: a built-in one)

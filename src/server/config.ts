@@ -33,6 +33,8 @@ export interface ServerConfig {
   readonly leaseMs: number;
   /** Longest run of one step of a checkout, in ms. */
   readonly stepTimeoutMs: number;
+  /** How long an upload may go without a byte in either direction, in ms. */
+  readonly uploadIdleMs: number;
   /** How many processes share the port. */
   readonly processes: number;
   /** Whether this process finishes abandoned checkouts and reaps. */
@@ -86,6 +88,8 @@ const environment = z.object({
     .optional(),
   ONCEKEY_LEASE_MS: millisecondsFrom(100, 30_000),
   ONCEKEY_STEP_TIMEOUT_MS: millisecondsFrom(100, 10_000),
+  // Well above what the sink waits for a Postgres that is away, since a body that nobody reads stands still.
+  ONCEKEY_UPLOAD_IDLE_MS: millisecondsFrom(100, 300_000),
   ONCEKEY_PROCESSES: z
     .string()
     .regex(/^(?:auto|[1-9]\d?)$/, "must be auto, or a number from 1 to 99")
@@ -136,6 +140,7 @@ export function readConfig(
     logLevel: read.LOG_LEVEL ?? (isTerminal ? "warn" : "info"),
     leaseMs: read.ONCEKEY_LEASE_MS,
     stepTimeoutMs: read.ONCEKEY_STEP_TIMEOUT_MS,
+    uploadIdleMs: read.ONCEKEY_UPLOAD_IDLE_MS,
     processes: read.ONCEKEY_PROCESSES,
     workers: read.ONCEKEY_WORKERS === "on",
     providerUrl: read.PROVIDER_URL,

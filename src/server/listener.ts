@@ -16,27 +16,29 @@ export interface Listener {
 /** A client has this long for its headers, and for the whole request: a slow one must not hold a socket for ever. */
 const headersTimeoutMs = 15_000;
 const requestTimeoutMs = 30_000;
-/**
- * An upload takes as long as it takes, if it goes on: longer than this without a byte in either direction, it is over. Well above
- * what the sink waits for a Postgres that is away, since a body that nobody reads stands still.
- */
-const uploadIdleMs = 300_000;
 /** Longer than the 60 s of common load balancers, which else send a request down a connection that is just closing. */
 const keepAliveTimeoutMs = 65_000;
 /** While closing: a connection that fell idle since the last look is closed then. */
 const lookEveryMs = 50;
 
+/** Which requests take as long as they take, if they go on. */
+export interface UploadLimits {
+  readonly isUpload: (req: IncomingMessage) => boolean;
+  /** Longer than this without a byte in either direction, an upload is over. */
+  readonly uploadIdleMs: number;
+}
+
 /** Binds, or rejects with what is wrong in words. */
 export async function listen(
   handler: RequestListener,
   address: { readonly port: number; readonly host: string | undefined },
-  isUpload: (req: IncomingMessage) => boolean = () => false,
+  uploads?: UploadLimits,
 ): Promise<Listener> {
   const server = createServer(handler);
   const running = new Set<ServerResponse>();
   let closing = false;
   server.prependListener("request", (req, res) => {
-    if (isUpload(req)) req.socket.setTimeout(uploadIdleMs);
+    if (uploads?.isUpload(req) === true) limitIdleness(req, res, uploads.uploadIdleMs);
     else limitTime(req, res);
     // The client learns from the header of its answer that the connection ends, and sends nothing more down it.
     if (closing) res.shouldKeepAlive = false;
@@ -61,13 +63,23 @@ export async function listen(
 function limitTime(req: IncomingMessage, res: ServerResponse): void {
   if (req.complete) return;
   const timer = setTimeout(() => {
-    if (req.complete) return;
-    if (!res.headersSent)
-      req.socket.write("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n");
-    req.socket.destroy();
+    if (!req.complete) endLate(req, res);
   }, requestTimeoutMs);
   timer.unref();
   req.once("close", () => clearTimeout(timer));
+}
+
+/** Node tells a request first that its socket is idle, and ends the connection where nobody listens. */
+function limitIdleness(req: IncomingMessage, res: ServerResponse, idleMs: number): void {
+  req.socket.setTimeout(idleMs);
+  req.once("timeout", () => endLate(req, res));
+}
+
+/** The handler learns that its client has gone. */
+function endLate(req: IncomingMessage, res: ServerResponse): void {
+  if (!res.headersSent)
+    req.socket.write("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n");
+  req.socket.destroy();
 }
 
 /** For people: a name that works on this machine. */

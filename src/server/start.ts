@@ -105,7 +105,7 @@ async function open(
     ...options.worker,
   });
   closers.push(() => api.close());
-  const listener = await listen(api.app, config, isUpload);
+  const listener = await listen(api.app, config, { isUpload, uploadIdleMs: config.uploadIdleMs });
   closers.push(() => listener.close());
 
   logger.info({ port: listener.port }, "listening");

@@ -1,50 +1,16 @@
 /** Uploads of events: what is counted, what is refused, what a key means, and what the merchants' days come to. */
-import { createHash, randomUUID } from "node:crypto";
+import { createHash } from "node:crypto";
 import { request as httpRequest } from "node:http";
 import { gzipSync } from "node:zlib";
 
 import { waitFor } from "../support/wait-for.js";
 import { accountA, accountB, get, newKey, post, type RawResponse, send, useApi } from "./api.js";
+import { counts, daysFrom, event, ndjson, newMerchant, uploadTo } from "./event-uploads.js";
 
 const api = useApi();
 
-/** A merchant of this test alone. */
-const newMerchant = (): string => `m_${randomUUID().slice(0, 8)}`;
-
-function event(merchant: string, changes: object = {}): Record<string, unknown> {
-  return {
-    event_id: `order-${randomUUID()}`,
-    merchant_id: merchant,
-    amount: 100,
-    currency: "eur",
-    occurred_at: "2026-03-01T12:00:00Z",
-    ...changes,
-  };
-}
-
-const ndjson = { "Content-Type": "application/x-ndjson" };
-
-function upload(
-  lines: readonly (object | string)[],
-  headers: Record<string, string> = {},
-): Promise<RawResponse> {
-  const text = lines.map((line) => (typeof line === "string" ? line : JSON.stringify(line)));
-  return post(api.url, "/v1/events", text.join("\n"), { ...ndjson, ...headers });
-}
-
-async function counts(asked: RawResponse | Promise<RawResponse>): Promise<unknown[]> {
-  const { status, json } = await asked;
-  const { received, accepted, inserted, updated, duplicates, rejected } = json();
-  return [status, { received, accepted, inserted, updated, duplicates, rejected }];
-}
-
-async function daysOf(merchant: string, headers = accountA): Promise<unknown> {
-  const path = `/v1/revenue/${merchant}?from=2026-02-01&to=2026-04-30`;
-  const { days } = (await get(api.url, path, headers)).json() as {
-    days: { date: string; currency: string; amount: number; events: number }[];
-  };
-  return days.map((day) => `${day.date} ${day.currency} ${day.amount}/${day.events}`);
-}
+const upload = uploadTo(api);
+const daysOf = daysFrom(api);
 
 test("lines and arrays are stored once, and their days are right at once", async () => {
   const merchant = newMerchant();
@@ -81,88 +47,6 @@ test("a correction takes the place of the event, in whatever order they come", a
     { updated: 0, duplicates: 2 },
   ]);
   expect(await daysOf(merchant)).toEqual(["2026-03-04 usd 70/1"]);
-});
-
-test("what is wrong is told by line and field, and everything else is stored", async () => {
-  const merchant = newMerchant();
-  const good = event(merchant);
-  const id = String(good["event_id"]);
-  const bad = (changes: object): string => JSON.stringify(event(merchant, changes));
-  const lines: [string, unknown[]][] = [
-    ["{", ["not_json", undefined]],
-    ["[]", ["wrong_type", undefined]],
-    ["null", ["wrong_type", undefined]],
-    [bad({ event_id: undefined }), ["missing", "event_id"]],
-    [bad({ event_id: "" }), ["missing", "event_id"]],
-    [bad({ event_id: 17 }), ["id_weak", "event_id"]],
-    [bad({ event_id: "17" }), ["id_weak", "event_id"]],
-    [bad({ event_id: "1767225600123" }), ["id_weak", "event_id"]],
-    [bad({ event_id: "2026-03-01T12:00:00.123Z" }), ["id_weak", "event_id"]],
-    [bad({ event_id: true }), ["wrong_type", "event_id"]],
-    [bad({ event_id: "x".repeat(256) }), ["out_of_range", "event_id"]],
-    [bad({ event_id: `${id}\0` }), ["nul", "event_id"]],
-    [bad({ event_id: `${id}\ud800` }), ["not_storable", "event_id"]],
-    [`{"event_id":"a\0"}`, ["nul", undefined]],
-    [bad({ merchant_id: 5 }), ["wrong_type", "merchant_id"]],
-    [bad({ amount: "100" }), ["wrong_type", "amount"]],
-    [bad({ amount: 1.5 }), ["wrong_type", "amount"]],
-    [bad({ amount: 1e12 + 1 }), ["out_of_range", "amount"]],
-    [bad({ amount: null }), ["missing", "amount"]],
-    [bad({}).replace('"amount":100', '"amount":9007199254740993'), ["number_not_exact", "amount"]],
-    [
-      bad({}).replace('"amount":100', '"amount":100.00000000000000001'),
-      ["number_not_exact", "amount"],
-    ],
-    [bad({ currency: "euro" }), ["wrong_type", "currency"]],
-    [bad({ occurred_at: "2026-03-01T12:00:00" }), ["wrong_type", "occurred_at"]],
-    [bad({ occurred_at: 1_767_225_600 }), ["wrong_type", "occurred_at"]],
-    [bad({ occurred_at: "2026-02-29T12:00:00Z" }), ["out_of_range", "occurred_at"]],
-    [bad({ occurred_at: "2026-03-01T24:00:00Z" }), ["out_of_range", "occurred_at"]],
-    [bad({ version: -1 }), ["out_of_range", "version"]],
-    [bad({ verison: 1 }), ["unknown_field", "verison"]],
-    [bad({ event_id: "y".repeat(1_100_000) }), ["line_too_long", undefined]],
-  ];
-  const mixed = lines.flatMap(([line]) => [JSON.stringify(event(merchant)), line]);
-  const { status, json } = await upload(mixed);
-  const summary = json() as {
-    errors: { line: number; code: string; field?: string; reason: string }[];
-  };
-  expect([status, summary]).toMatchObject([
-    200,
-    { inserted: lines.length, rejected: lines.length, has_more_errors: false },
-  ]);
-  expect(summary.errors.map(({ line, code, field }) => [line, code, field])).toEqual(
-    lines.map(([, [code, field]], index) => [2 * index + 2, code, field]),
-  );
-  expect(await daysOf(merchant)).toEqual([`2026-03-01 eur ${100 * lines.length}/${lines.length}`]);
-  // No value of the sender's in what is told, nor in the log.
-  expect(JSON.stringify(summary)).not.toContain(id);
-  expect(api.log).not.toContain(id);
-});
-
-test("bytes that are no UTF-8 cost their line", async () => {
-  const merchant = newMerchant();
-  const line = JSON.stringify(event(merchant, { event_id: "caf#" }));
-  const [before = "", after = ""] = line.split("#");
-  const body = Buffer.concat([
-    Buffer.from(`${JSON.stringify(event(merchant))}\n${before}`),
-    Buffer.from([0xe9]),
-    Buffer.from(`${after}\n${JSON.stringify(event(merchant))}`),
-  ]);
-  const response = await send(api.url, "/v1/events", {
-    headers: Object.entries({ ...accountA, ...ndjson, "Content-Length": String(body.length) }),
-    body,
-  });
-  expect(response.json()).toMatchObject({
-    inserted: 2,
-    errors: [{ line: 2, code: "invalid_utf8" }],
-  });
-});
-
-test("more errors than are told are counted", async () => {
-  const summary = (await upload(Array.from({ length: 250 }, () => "?"))).json();
-  expect(summary).toMatchObject({ received: 250, rejected: 250, has_more_errors: true });
-  expect(summary["errors"]).toHaveLength(100);
 });
 
 test("compressed, in many batches", async () => {

@@ -121,3 +121,22 @@ function contentFaults(spec: ResponseSpec, pointer: string, response: Judged): s
   const validate = validatorAt(`${pointer}/content/${escaped(type)}/schema`);
   return validate(body) ? [] : [`${ajv.errorsText(validate.errors)} in ${text}`];
 }
+
+/** Asks and judges; what is not as it should be is in `faults` at the end. */
+export function createRound(): {
+  faults: string[];
+  ask: <T extends Judged>(name: string, status: number, asked: Promise<T>) => Promise<T>;
+} {
+  const faults: string[] = [];
+  const ask = async <T extends Judged>(
+    name: string,
+    status: number,
+    asked: Promise<T>,
+  ): Promise<T> => {
+    const response = await asked;
+    if (response.status !== status) faults.push(`${name}: ${response.status}, not ${status}`);
+    faults.push(...faultsOf(name, response));
+    return response;
+  };
+  return { faults, ask };
+}

@@ -12,11 +12,19 @@ import { chargeShape } from "../../src/server/charge-request.js";
 import { checkoutShape } from "../../src/server/checkout-request.js";
 import { orderShape } from "../../src/server/order-request.js";
 import { createProviderClient } from "../../src/server/provider-client.js";
+import { merchantShape, recomputeShape } from "../../src/server/revenue.js";
 import { ApiError, type ApiErrorCode, apiErrorTable, sendErrors } from "../../src/server/wire.js";
 import { postgresStore } from "../../src/stores/postgres.js";
 import { startTcpProxy } from "../support/tcp-proxy.js";
 import { charge, checkout, get, newKey, order, post, type RawResponse, useApi } from "./api.js";
-import { document, faultsOf, fits, operations, takesBody } from "./openapi-document.js";
+import {
+  createRound,
+  document,
+  faultsOf,
+  fits,
+  operations,
+  takesBody,
+} from "./openapi-document.js";
 import { waitFor } from "../support/wait-for.js";
 
 const api = useApi();
@@ -63,6 +71,8 @@ const shapes = {
   "POST /v1/charges": chargeShape,
   "POST /v1/orders": orderShape,
   "POST /v1/checkouts": checkoutShape,
+  "POST /v1/revenue/recompute": recomputeShape,
+  "PUT /v1/merchants/{merchant_id}": merchantShape,
 };
 
 describe("takes the bodies that the document says, and no others:", () => {
@@ -101,6 +111,14 @@ describe("takes the bodies that the document says, and no others:", () => {
     ["POST /v1/checkouts", { ...checkout, items: [{ sku: "mug", quantity: 10_001 }] }],
     ["POST /v1/checkouts", { ...checkout, source: undefined }],
     ["POST /v1/checkouts", { ...checkout, total: 1 }],
+    ["POST /v1/revenue/recompute", { from: "2026-01-01", to: "2026-01-31" }],
+    ["POST /v1/revenue/recompute", { from: "2026-01-01", to: "2026-01-31", merchant_id: "m" }],
+    ["POST /v1/revenue/recompute", { from: "2026-01-01", to: "2026-01-31", merchant_id: "" }],
+    ["POST /v1/revenue/recompute", { from: "2026-02-30", to: "2026-03-31" }],
+    ["POST /v1/revenue/recompute", { from: "2026-01-01" }],
+    ["PUT /v1/merchants/{merchant_id}", { time_zone: "UTC" }],
+    ["PUT /v1/merchants/{merchant_id}", { time_zone: "" }],
+    ["PUT /v1/merchants/{merchant_id}", { time_zone: "UTC", zone: "UTC" }],
   ])("%s %j", (name, body) => {
     const sent: unknown = JSON.parse(JSON.stringify(body));
     expect(takesBody(name, sent)).toBe(shapes[name].safeParse(sent).success);
@@ -124,17 +142,7 @@ test.each([
   ["problem documents", api, 201, 422],
   ["the Stripe dialect", stripe, 200, 400],
 ] as const)("answers as documented, in %s", async (_name, { url }, made, reused) => {
-  const faults: string[] = [];
-  const ask = async (
-    name: string,
-    status: number,
-    asked: Promise<RawResponse>,
-  ): Promise<RawResponse> => {
-    const response = await asked;
-    if (response.status !== status) faults.push(`${name}: ${response.status}, not ${status}`);
-    faults.push(...faultsOf(name, response));
-    return response;
-  };
+  const { faults, ask } = createRound();
   const charges = "POST /v1/charges";
   const key = { "Idempotency-Key": newKey() };
   const first = await ask(charges, made, post(url, "/v1/charges", charge, key));
