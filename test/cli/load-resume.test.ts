@@ -164,7 +164,12 @@ test("without a version column no batch overtakes another: the later record stay
   rows[chunk + 50] = { event_id: "e5", merchant: "later", amount: 1, version: 1 };
   // The first batch waits before it comes to e5.
   const { program, letGo } = await stuckLoad(argsOf(fileOf("a.ndjson", ndjson(rows))), 0, 0);
-  await letGo();
+  try {
+    const overtaken = waitFor(async () => (await batches()) > 0, { timeoutMs: 1_000 });
+    await expect(overtaken).rejects.toThrow("Waited 1000 ms");
+  } finally {
+    await letGo();
+  }
   expect(await program.exited(40_000)).toBe(0);
   const { rows: found } = await database.pool.query(
     "SELECT merchant FROM clicks WHERE event_id = 'e5'",
