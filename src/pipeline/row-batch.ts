@@ -31,6 +31,7 @@ export const copyHead = Buffer.concat([
 export const copyTail = Buffer.from([0xff, 0xff]);
 const countBytes = 2;
 const lengthBytes = 4;
+const firstKeyBytes = 4 * 1024;
 /** Types whose binary form is a signed integer, big end first, so that versions can be compared here. */
 const integerTypes = ["int2", "int4", "int8", "timestamptz", "date"];
 
@@ -80,6 +81,9 @@ export class RowBatch<Row extends object> {
   readonly #comparesVersions: boolean;
   readonly #buffer = new RowBuffer();
   readonly #kept: KeptRows<Row>;
+  /** What goes to the server is written into the same room each time: memory outside of the heap makes the engine look for garbage. */
+  readonly #out = new RowBuffer();
+  readonly #arrays: readonly RowBuffer[];
   #hasTies = false;
   #isOrdered = true;
   /** Once it was asked for. */
@@ -93,6 +97,7 @@ export class RowBatch<Row extends object> {
     this.#comparesVersions = integerTypes.includes(table.versionColumn?.type.name ?? "");
     const keyFrom = countBytes + (table.keyColumns.length === 1 ? lengthBytes : 0);
     this.#kept = new KeptRows(this.#buffer, keyFrom);
+    this.#arrays = table.keyColumns.map(() => new RowBuffer(firstKeyBytes));
   }
 
   /** Rows that are kept. */
@@ -209,12 +214,14 @@ export class RowBatch<Row extends object> {
     this.#order = this.sorted().filter((place) => !places.has(place));
   }
 
-  /** The rows as COPY takes them. */
+  /** The rows as COPY takes them. The bytes are good until the next call. */
   copyBytes(places: Places): Buffer {
     const { starts, ends } = this.#kept;
     let size = copyHead.length + copyTail.length;
     for (const place of places) size += (ends[place] as number) - (starts[place] as number);
-    const out = new RowBuffer(size);
+    const out = this.#out;
+    out.at = 0;
+    out.reserve(size);
     out.appendBytes(copyHead);
     // Rows that lie behind each other, as those of ordered keys do, are copied at once.
     let from = 0;
@@ -229,14 +236,19 @@ export class RowBatch<Row extends object> {
     }
     copyWords(this.#buffer, from, to, out);
     out.appendBytes(copyTail);
-    return out.bytes;
+    return out.bytes.subarray(0, out.at);
   }
 
-  /** One array of each of the key's columns, as a binary parameter: elements look as fields of COPY do. */
+  /**
+   * One array of each of the key's columns, as a binary parameter: elements look as fields of COPY do. The bytes are good until the
+   * next call.
+   */
   keyArrays(places: Places): Buffer[] {
     const { keyColumns } = this.#table;
     const { starts, keyEnds } = this.#kept;
-    const arrays = keyColumns.map(({ type }) => arrayHead(type.oid, places.length));
+    const arrays = this.#arrays;
+    for (const [index, { type }] of keyColumns.entries())
+      beginArray(arrays[index] as RowBuffer, type.oid, places.length);
     const [only] = arrays;
     if (arrays.length === 1 && only !== undefined)
       for (const place of places)
@@ -269,10 +281,9 @@ export class RowBatch<Row extends object> {
   }
 }
 
-function arrayHead(elementOid: number, length: number): RowBuffer {
-  const array = new RowBuffer();
+function beginArray(array: RowBuffer, elementOid: number, length: number): void {
+  array.at = 0;
   const dimensions = length === 0 ? 0 : 1;
   for (const word of [dimensions, 0, elementOid]) array.int32(word);
   if (dimensions === 1) for (const word of [length, 1]) array.int32(word);
-  return array;
 }

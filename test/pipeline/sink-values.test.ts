@@ -102,6 +102,7 @@ test.each<[string, unknown, string]>([
   ["varchar(2)", "abc", "v is longer than varchar(2)."],
   ["uuid", "018f2f2e-7b1a-7cc3-98c4-dc0c0c07398g", "v is not a UUID."],
   ["uuid", "018f2f2e-7b1a-7cc3-98c4-dc0c0c07398\u0161", "v is not a UUID."],
+  ["uuid", "018f2f2e07b1a-7cc3-98c4-dc0c0c07398f", "v is not a UUID."],
   ["timestamptz", "2026-01-31T10:00:00", "v is not a time with a zone (RFC 3339)."],
   ["timestamptz", "2026-02-30T10:00:00.000Z", "v is not a time that exists."],
   ["timestamptz", "2026-01-31T24:00:00.000Z", "v is not a time that exists."],
