@@ -227,6 +227,7 @@ test.each<NodeJS.Signals>(["SIGINT", "SIGTERM"])(
     const file = fileOf("a.ndjson", ndjson(clicks(count)));
     const { program, letGo } = await stuckLoad(argsOf(file), 550, 5);
     program.signal(signal);
+    await program.waitForOutput(/^Stopping: what was begun is finished\./m, 40_000);
     await letGo();
     expect(await program.exited(40_000)).toBe(1);
     expect(program.output()).toMatch(
