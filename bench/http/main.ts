@@ -74,7 +74,10 @@ async function main(): Promise<void> {
   const kept = before?.suites.filter(
     ({ name }) => !results.suites.some((suite) => suite.name === name),
   );
-  const merged = { ...results, suites: [...(kept ?? []), ...results.suites] };
+  const all = [...(kept ?? []), ...results.suites];
+  const places = new Map(suites.map(({ name }, index) => [name, index]));
+  all.sort((a, b) => (places.get(a.name) ?? 0) - (places.get(b.name) ?? 0));
+  const merged = { ...results, suites: all };
   writeFileSync(file, `${JSON.stringify(merged, undefined, 1)}\n`);
 }
 

@@ -74,6 +74,17 @@ export const suites: readonly Suite[] = [
     ],
   },
   {
+    name: "open-first-half",
+    title: "First runs at 400 requests a second (open loop)",
+    connections: 100,
+    rate: 400,
+    entrants: [
+      { contender: "bare", keys: "bare" },
+      { contender: "oncekey-plain", keys: "first" },
+      { contender: "express-idempotency-postgres", keys: "first" },
+    ],
+  },
+  {
     name: "open-replay",
     title: "Replays at 1,000 requests a second (open loop)",
     connections: 100,
