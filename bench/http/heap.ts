@@ -23,21 +23,27 @@ async function weigh(contender: string, env: Ground): Promise<number[]> {
   const server = await startContender(contender, env, ["--expose-gc"]);
   const load = await startLoad();
   const keys: LoadOrder["keys"] = contender === "bare" ? "bare" : "first";
-  const order = { port: server.port, path: "/charges", keys, prefix: `h${process.pid}` };
+  const order = {
+    port: server.port,
+    path: "/charges",
+    keys,
+    prefix: `h${process.pid}-${contender}`,
+  };
   await load.run({ ...order, connections: 50, seconds: 3, prefix: `${order.prefix}-warm` });
   const weights: number[] = [];
   for (let round = 0; round < rounds; round += 1) {
     const before = await server.heap();
     await server.hold(true);
     const prefix = `${order.prefix}-${round}`;
-    const running = load.run({ ...order, connections: count, seconds: 5, prefix });
-    await waitFor(async () => (await server.heap()).waiting === count, {
+    const running = load.run({ ...order, connections: count, seconds: 0.001, prefix });
+    // What fails here is told by the wait.
+    running.catch(() => undefined);
+    await waitFor(async () => (await server.waiting()) === count, {
       what: `${count} requests to be under way`,
       timeoutMs: 60_000,
       intervalMs: 200,
     });
-    const { bytes } = await server.heap();
-    weights.push(Math.round((bytes - before.bytes) / count));
+    weights.push(Math.round(((await server.heap()) - before) / count));
     await server.hold(false);
     await running;
   }

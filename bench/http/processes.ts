@@ -60,8 +60,10 @@ export interface ContenderProcess {
   profile(what: "profile" | "allocations", work: () => Promise<void>): Promise<string>;
   /** Makes handlers wait from now on, or lets them all go. */
   hold(isHeld: boolean): Promise<void>;
-  /** Bytes that are in use on V8's heap after a collection, and handlers that wait. Needs the flag --expose-gc. */
-  heap(): Promise<{ readonly bytes: number; readonly waiting: number }>;
+  /** Handlers that wait. */
+  waiting(): Promise<number>;
+  /** Bytes that are in use on V8's heap after a collection. Needs the flag --expose-gc. */
+  heap(): Promise<number>;
   end(): Promise<void>;
 }
 
@@ -77,7 +79,8 @@ export async function startContender(
     port,
     usage: async () => JSON.parse((await talker.ask("usage")).replace(/^usage /, "")),
     hold: async (isHeld) => void (await talker.ask(isHeld ? "hold" : "release")),
-    heap: async () => JSON.parse((await talker.ask("heap")).replace(/^heap /, "")),
+    waiting: async () => Number((await talker.ask("waiting")).replace(/^waiting /, "")),
+    heap: async () => Number((await talker.ask("heap")).replace(/^heap /, "")),
     profile: async (what, work) => {
       await talker.ask(what);
       await work();

@@ -56,7 +56,7 @@ let openGate = (): void => undefined;
 /** Only with --expose-gc. */
 function heapUsed(): string {
   for (let turn = 0; turn < 3; turn += 1) globalThis.gc?.();
-  return `heap ${JSON.stringify({ bytes: process.memoryUsage().heapUsed, waiting: gate.waiting })}`;
+  return `heap ${process.memoryUsage().heapUsed}`;
 }
 
 const holding: Readonly<Record<string, () => string>> = {
@@ -70,6 +70,7 @@ const holding: Readonly<Record<string, () => string>> = {
     openGate();
     return "released";
   },
+  waiting: () => `waiting ${gate.waiting}`,
   heap: heapUsed,
 };
 
