@@ -205,7 +205,9 @@ function stopOnSignals(input: Input): Stopping {
     stopping.isStopped = true;
     input.stop();
     forget();
-    process.stderr.write("\nStopping: what was begun is finished. A second signal ends it at once.\n");
+    process.stderr.write(
+      "\nStopping: what was begun is finished. A second signal ends it at once.\n",
+    );
   };
   const stopping: Stopping = { isStopped: false, forget };
   for (const signal of signals) process.on(signal, onSignal);
