@@ -205,8 +205,10 @@ function stopOnSignals(input: Input): Stopping {
     stopping.isStopped = true;
     input.stop();
     forget();
+    // On a terminal, the progress bar's line is left as it is.
+    const newLine = process.stderr.isTTY ? "\n" : "";
     process.stderr.write(
-      "\nStopping: what was begun is finished. A second signal ends it at once.\n",
+      `${newLine}Stopping: what was begun is finished. A second signal ends it at once.\n`,
     );
   };
   const stopping: Stopping = { isStopped: false, forget };

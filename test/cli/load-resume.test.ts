@@ -256,7 +256,8 @@ test("a signal while more is waited for is not taken for the end of the file", a
   await exited(child, 40_000);
   expect([child.exitCode, said]).toEqual([
     1,
-    "Stopped. 19,000 records are loaded. The same command with the same input passes over them.\n",
+    "Stopping: what was begun is finished. A second signal ends it at once.\n" +
+      "Stopped. 19,000 records are loaded. The same command with the same input passes over them.\n",
   ]);
   expect(await batches()).toBe(19);
 });
