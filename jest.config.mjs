@@ -21,5 +21,5 @@ export default {
   setupFilesAfterEnv: ["<rootDir>/test/support/each-file.ts"],
   reporters: ["default", "<rootDir>/scripts/plain-summary-reporter.cjs"],
   maxWorkers: 2,
-  testTimeout: 30_000,
+  testTimeout: 120_000,
 };

@@ -98,7 +98,7 @@ async function stuckLoad(
     holder.release();
   };
   try {
-    await waitFor(isStuck, { timeoutMs: 40_000, what: `the load to wait\n${program.output()}` });
+    await waitFor(isStuck, { timeoutMs: 60_000, what: `the load to wait\n${program.output()}` });
   } catch (error) {
     await letGo();
     throw error;
@@ -251,7 +251,7 @@ test("a signal while more is waited for is not taken for the end of the file", a
   // It looks at this much before it begins; the last line is not complete.
   const content = ndjson(clicks(20_000));
   child.stdin?.write(content.slice(0, -20));
-  await waitFor(async () => (await batches()) === 19, { timeoutMs: 40_000, what: "19 batches" });
+  await waitFor(async () => (await batches()) === 19, { timeoutMs: 60_000, what: "19 batches" });
   child.kill("SIGINT");
   await exited(child, 40_000);
   expect([child.exitCode, said]).toEqual([

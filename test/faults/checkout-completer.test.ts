@@ -42,7 +42,7 @@ async function beginAll(url: string): Promise<Call[]> {
     const part = calls.slice(start, start + begunAtATime);
     for (const call of part) post(url, path, call).catch(() => undefined);
     await waitFor(async () => (await control(shop.provider.url)).paused === start + part.length, {
-      timeoutMs: 30_000,
+      timeoutMs: 90_000,
       what: `${start + part.length} charges to wait at the provider`,
     });
   }
@@ -78,7 +78,7 @@ test(`two servers finish ${abandoned} abandoned checkouts, each once`, async () 
   await waitFor(
     async () => (await count("idempotency_keys WHERE state = 'completed'")) === abandoned,
     {
-      timeoutMs: 60_000,
+      timeoutMs: 90_000,
       intervalMs: 100,
       what: "all to be completed",
     },
@@ -111,4 +111,4 @@ test(`two servers finish ${abandoned} abandoned checkouts, each once`, async () 
     );
     expect([answer.status, answer.headers["idempotent-replayed"]]).toEqual([201, "true"]);
   }
-}, 120_000);
+}, 300_000);

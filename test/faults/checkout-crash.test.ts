@@ -58,7 +58,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await Promise.allSettled(stories.values());
   await Promise.all(shops.map((shop) => shop.end()));
-}, 120_000);
+}, 300_000);
 
 /** Kills a server at this point of a checkout, and has another one finish it. */
 async function dieAt(point: Point, way: Way, shop: Shop, survivor: string): Promise<Story> {
@@ -74,7 +74,7 @@ async function dieAt(point: Point, way: Way, shop: Shop, survivor: string): Prom
   expect(await first).toBeUndefined();
   if (way === "the completer" && (await stateOf(shop, key)) !== undefined) {
     await waitFor(async () => (await stateOf(shop, key)) === "completed", {
-      timeoutMs: 20_000,
+      timeoutMs: 90_000,
       what: `the completer to finish what died ${point.when} ${point.name}`,
     });
   }
@@ -108,4 +108,4 @@ test("a client that has its answer gets the same one from the next process", asy
   expect([again.status, again.headers["idempotent-replayed"]]).toEqual([201, "true"]);
   expect(again.bytes.equals(first.bytes)).toBe(true);
   expect(await effectsOf(shop, call.key)).toEqual(onceEach);
-}, 30_000);
+}, 300_000);

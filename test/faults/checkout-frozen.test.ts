@@ -44,7 +44,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await Promise.allSettled(stories.values());
   await shop.end();
-}, 120_000);
+}, 300_000);
 
 async function standStillAt(point: Point, other: string): Promise<Story> {
   const call = await onSale(shop, newKey());

@@ -67,7 +67,7 @@ export async function retry(url: string, path: string, call: Call): Promise<Answ
       last = await post(url, path, call);
       return last.status === 503 || last.code === "in_progress" ? undefined : last;
     },
-    { timeoutMs: 20_000, intervalMs: 50, what: `another answer than 503 and 409 in_progress` },
+    { timeoutMs: 60_000, intervalMs: 50, what: `another answer than 503 and 409 in_progress` },
   ).catch((cause: unknown) => {
     throw new Error(`The last answer was ${last?.status} ${last?.code}.`, { cause });
   });

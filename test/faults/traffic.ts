@@ -87,7 +87,7 @@ export function startTraffic(options: TrafficOptions): Traffic {
     stories,
     progress: async (keys) => {
       const goal = done + keys;
-      await waitFor(() => done >= goal, { timeoutMs: 30_000, what: `${keys} keys more` });
+      await waitFor(() => done >= goal, { timeoutMs: 60_000, what: `${keys} keys more` });
     },
     finish: async () => {
       finishing.abort();

@@ -26,4 +26,4 @@ test("three writers, killed and started again, over restarts, in two orders and 
   expect([reversed.aggregate.wrong, again.aggregate.wrong]).toEqual([0, 0]);
   expect([reversed.checksum, again.checksum]).toEqual([stormy.checksum, stormy.checksum]);
   await server.end();
-}, 120_000);
+}, 300_000);

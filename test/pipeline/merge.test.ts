@@ -80,7 +80,7 @@ test("a key that somebody else inserts meanwhile is found by the next try", asyn
       );
       return rows.length > 0;
     };
-    await waitFor(isWaiting, { timeoutMs: 10_000, what: "the MERGE to wait" });
+    await waitFor(isWaiting, { timeoutMs: 60_000, what: "the MERGE to wait" });
     await other.query("COMMIT");
     await merged;
     expect(tries).toBe(2);

@@ -89,7 +89,7 @@ const runUntilRead = async (...sources: ReturnType<typeof open>[]): Promise<void
     return group !== undefined && group[group.indexOf("lag") + 1] === 0 && (await pending()) === 0;
   };
   await Promise.race([
-    waitFor(isRead, { timeoutMs: 20_000, what: "the stream to be read" }),
+    waitFor(isRead, { timeoutMs: 60_000, what: "the stream to be read" }),
     ...runs,
   ]);
   stop.abort();

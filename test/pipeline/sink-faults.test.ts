@@ -296,7 +296,7 @@ test("a server that is restarted, twice, in the middle of a stream costs nothing
   await sink.close();
   await other.drop();
   await server.end();
-}, 60_000);
+}, 300_000);
 
 test("the ledger forgets batches after the time to keep them, and never one under way", async () => {
   const table = await createTable("id int PRIMARY KEY, v text");

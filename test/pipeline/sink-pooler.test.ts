@@ -61,7 +61,7 @@ describeWithPgBouncer("PgBouncer in transaction mode", () => {
       columns: ["id", "v"],
       onDuplicate: "overwrite",
       batchRows: 50,
-      timeoutMs: 20_000,
+      timeoutMs: 90_000,
       ...more,
     });
 

@@ -256,7 +256,7 @@ test("workers that keep dying are not forked for ever: the server ends and says 
       }
       return !isAlive(server.pid);
     },
-    { timeoutMs: 40_000, what: "the server to give up" },
+    { timeoutMs: 60_000, what: "the server to give up" },
   );
   expect(await server.exited(40_000)).toBe(1);
   await hunt;

@@ -266,7 +266,7 @@ describe("a steps route", () => {
             [key],
           )
         ).rowCount === 1,
-      { timeoutMs: 10_000, what: "the completer" },
+      { timeoutMs: 60_000, what: "the completer" },
     );
     await post(app, key).expect(201, { attempts: 2 });
     expect(await rows(key)).toBe(1);

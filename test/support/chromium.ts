@@ -38,7 +38,7 @@ export async function startChromium(profile: string): Promise<RunningChromium> {
       if (!isRunning(child)) throw new Error(`Chromium ended:\n${text}`);
       return /^DevTools listening on (ws:\S+)/m.exec(text);
     },
-    { timeoutMs: 20_000, what: "Chromium to listen" },
+    { timeoutMs: 60_000, what: "Chromium to listen" },
   );
   const browser = await chromium.connectOverCDP(endpoint as string);
   const [context] = browser.contexts();

@@ -146,7 +146,7 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     child.unref();
     const isReady = (): boolean =>
       pidLines()[0] === String(child.pid) && /^(ready|standby)\s*$/.test(pidLines()[7] ?? "");
-    await waitFor(() => isReady() || !isRunning(child), { timeoutMs: 30_000, what: "PostgreSQL" });
+    await waitFor(() => isReady() || !isRunning(child), { timeoutMs: 60_000, what: "PostgreSQL" });
     if (!isRunning(child)) throw new Error(`PostgreSQL ended:\n${readFileSync(logFile, "utf8")}`);
     return child;
   };

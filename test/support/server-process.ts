@@ -109,7 +109,7 @@ export async function startServer(options: ProcessOptions = {}): Promise<ServerP
     const url = `http://127.0.0.1:${port}`;
     await waitFor(
       async () => (await fetch(`${url}/readyz`, { signal: AbortSignal.timeout(2_000) })).ok,
-      { timeoutMs: 20_000, what: `${url}/readyz` },
+      { timeoutMs: 60_000, what: `${url}/readyz` },
     );
     return { ...running, url, port: Number(port) };
   } catch (cause) {

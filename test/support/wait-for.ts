@@ -2,7 +2,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 
 export type WaitOptions = {
-  /** How long the state may take to come; default 10,000 ms. */
+  /** How long the state may take to come; default 30,000 ms. */
   timeoutMs?: number;
   /** Default 10 ms. */
   intervalMs?: number;
@@ -16,7 +16,7 @@ export type WaitOptions = {
  */
 export async function waitFor<T>(
   probe: () => T | Promise<T>,
-  { timeoutMs = 10_000, intervalMs = 10, what = "a condition" }: WaitOptions = {},
+  { timeoutMs = 30_000, intervalMs = 10, what = "a condition" }: WaitOptions = {},
 ): Promise<NonNullable<T>> {
   const deadline = performance.now() + timeoutMs;
   let cause: unknown;
