@@ -16,7 +16,7 @@ const mostOffset = "interval '16 hours'";
 
 /** What of a description is SQL text. */
 export interface AggregateSql {
-  /** Parameters: $1 keys jsonb[], which the caller holds locked. Answers (written, removed). */
+  /** Parameters: $1 keys jsonb[], which the caller holds locked, $2 their first day, $3 their last. Answers (written, removed). */
   readonly recompute: string;
   /** Parameters: $1 keys jsonb[]. Answers each once, as JSON text in the one spelling. */
   readonly spell: string;
@@ -72,6 +72,7 @@ export function aggregateSql(
     SELECT ${name}, ${encoded("m")}
     FROM (SELECT DISTINCT p.* FROM (${from}) p) m;`;
 
+  const carried = keyColumns.map((_, index) => `oncekey_${index}`);
   const recompute = `
     WITH wanted AS MATERIALIZED (
       SELECT k.slot, ${decoded}
@@ -81,29 +82,39 @@ export function aggregateSql(
         (e.${q(day.column)}::timestamp AT TIME ZONE ${zone.name}) - ${slack} AS oncekey_from,
         ((e.${q(day.column)} + 1)::timestamp AT TIME ZONE ${zone.name}) + ${slack} AS oncekey_to
       FROM wanted e ${zone.join("e")}
+    ), dated AS MATERIALIZED (
+      -- A day reaches into a few of UTC. An event has one of them, by which it finds its day among the many of its key.
+      SELECT p.*, u.day AS oncekey_utc
+      FROM placed p, generate_series(0, 3) n, LATERAL (SELECT (p.oncekey_from AT TIME ZONE 'UTC')::date + n AS day) u
+      WHERE u.day <= (p.oncekey_to AT TIME ZONE 'UTC')::date
     ), fresh AS MATERIALIZED (
-      SELECT e.oncekey_slot AS slot, ${Object.entries(values)
-        .map(([column, expression]) => `${expression} AS ${q(column)}`)
-        .join(", ")}
+      -- With the key: no join of this, of which the planner knows nothing, with anything is needed afterwards.
+      SELECT e.oncekey_slot AS slot, ${carried.map((column) => `e.${column}`).join(", ")},
+        ${Object.entries(values)
+          .map(([column, expression]) => `${expression} AS ${q(column)}`)
+          .join(", ")}
       FROM (
-        SELECT w.slot AS oncekey_slot, s.*
-        FROM placed w
+        SELECT w.slot AS oncekey_slot,
+          ${keyColumns.map((column, index) => `w.${q(column)} AS oncekey_${index}`).join(", ")}, s.*
+        FROM dated w
         JOIN ${events} s ON ${equal("s", "w", key)}
+          AND (s.${q(day.of)} AT TIME ZONE 'UTC')::date = w.oncekey_utc
           AND s.${q(day.of)} >= w.oncekey_from AND s.${q(day.of)} < w.oncekey_to
           AND (s.${q(day.of)} AT TIME ZONE w.oncekey_zone)::date = w.${q(day.column)}
-        -- The same once more for all together, which an index on the time alone can use.
-        WHERE s.${q(day.of)} >= (SELECT min(oncekey_from) FROM placed)
-          AND s.${q(day.of)} < (SELECT max(oncekey_to) FROM placed)
+        -- The same once more for all together, which an index on the time alone can use, and whose share the planner can know.
+        WHERE s.${q(day.of)} >= ($2::date::timestamp AT TIME ZONE 'UTC') - ${mostOffset} - ${slack}
+          AND s.${q(day.of)} < (($3::date + 1)::timestamp AT TIME ZONE 'UTC') + ${mostOffset} + ${slack}
       ) e
-      GROUP BY e.oncekey_slot
+      GROUP BY e.oncekey_slot, ${carried.map((column) => `e.${column}`).join(", ")}
     ), removed AS (
+      -- NOT IN, which is looked up in a hash whatever the planner believes.
       DELETE FROM ${rows} t USING wanted w
-      WHERE ${equal("t", "w", keyColumns)} AND NOT EXISTS (SELECT FROM fresh f WHERE f.slot = w.slot)
+      WHERE ${equal("t", "w", keyColumns)} AND w.slot NOT IN (SELECT f.slot FROM fresh f)
       RETURNING 1
     ), written AS (
       INSERT INTO ${rows} AS t (${[...keyColumns.map(q), ...valueColumns].join(", ")})
-      SELECT ${[...keyColumns.map((column) => `w.${q(column)}`), ...valueColumns.map((column) => `f.${column}`)].join(", ")}
-      FROM fresh f JOIN wanted w ON w.slot = f.slot
+      SELECT ${[...carried, ...valueColumns].map((column) => `f.${column}`).join(", ")}
+      FROM fresh f
       ON CONFLICT (${keyColumns.map(q).join(", ")})
       DO UPDATE SET ${valueColumns.map((column) => `${column} = excluded.${column}`).join(", ")}
       WHERE ${valueColumns.map((column) => `t.${column} IS DISTINCT FROM excluded.${column}`).join(" OR ")}

@@ -33,7 +33,7 @@ export interface SinkTable {
   /** Names of the unique indexes on exactly the key. */
   readonly keyIndexes: readonly string[];
   readonly versionColumn: SinkColumn | undefined;
-  /** The key is one column and the primary key, whose index has the plain order: its largest value is one look away. */
+  /** The key's first column leads the primary key, whose index has the plain order: its largest value is one look away. */
   readonly hasLargestKey: boolean;
   /** COPY into the table itself would do the same as INSERT. */
   readonly takesCopy: boolean;
@@ -126,7 +126,7 @@ function describe(
     keyColumns: columns.slice(0, key.length),
     keyIndexes: keyIndexes.map(({ name }) => name),
     versionColumn: version === undefined ? undefined : columns[key.length],
-    hasLargestKey: key.length === 1 && keyIndexes.some(({ primary }) => primary),
+    hasLargestKey: keyIndexes.some(({ primary, columns: [lead] }) => primary && lead === key[0]),
     // Triggers of rows can drop or change them, rules are passed over by COPY, row security refuses it, and partitions name their own
     // indexes when a key is there already.
     takesCopy:

@@ -95,6 +95,33 @@ test("a day is the merchant's own, also when clocks go back at midnight", async 
   expect(await revenueRows(pool)).toEqual(await trueRows(pool));
 });
 
+test("days far away, and times that are on none, hold up nothing", async () => {
+  const { pool } = database;
+  await sell(pool, "a", "m1", 1, "0044-03-15T12:00:00Z BC");
+  await sell(pool, "b", "m1", 2, "infinity");
+  await sell(pool, "c", "m1", 4, "-infinity");
+  await sell(pool, "d", "m1", 8, "12026-03-01T12:00:00Z");
+  await sell(pool, "e", "m1", 16, "2026-03-01T12:00:00Z");
+  await settle(open());
+  expect(await revenueRows(pool)).toEqual([
+    "m1 0044-03-15 BC 1/1",
+    "m1 12026-03-01 8/1",
+    "m1 2026-03-01 16/1",
+  ]);
+  expect(await countMarks(pool)).toBe(0);
+});
+
+test("thousands of keys that come together are each computed once", async () => {
+  const { pool } = database;
+  await pool.query(
+    `insert into sales select 'e' || n, 'm' || n % 40, n, timestamptz '2026-01-01' + n * interval '37 minutes'
+     from generate_series(1, 6000) n`,
+  );
+  await settle(open({ batchKeys: 5_000 }));
+  expect(await revenueRows(pool)).toEqual(await trueRows(pool));
+  expect((await revenueRows(pool)).length).toBeGreaterThan(5_000);
+});
+
 test("a zone that changes moves the events to other days", async () => {
   const { pool } = database;
   const revenue = open();

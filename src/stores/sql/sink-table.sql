@@ -8,8 +8,9 @@ SELECT c.oid::bigint::text AS oid, c.relkind::text AS kind, n.nspname AS schema,
     AND t.tgtype & 1 = 1) AS triggers,
   c.relhasrules AS rules,
   (SELECT coalesce(json_agg(json_build_object('name', i.relname, 'primary', x.indisprimary, 'columns', (
-      SELECT json_agg(a.attname ORDER BY a.attname) FROM pg_attribute a
-      WHERE a.attrelid = c.oid AND a.attnum = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1])))), '[]')
+      SELECT json_agg(a.attname ORDER BY k.place)
+      FROM unnest((x.indkey::int2[])[0:x.indnkeyatts - 1]) WITH ORDINALITY AS k(attnum, place)
+      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum))), '[]')
     FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
     WHERE x.indrelid = c.oid AND x.indisunique AND x.indisvalid AND x.indimmediate
       AND x.indpred IS NULL AND x.indexprs IS NULL) AS indexes
