@@ -40,6 +40,8 @@ export interface UpsertSink<Row extends object = SinkRow> {
    * and the same rows written again are found there.
    */
   write(rows: AsyncIterable<Row> | Iterable<Row>): Promise<BatchCounts>;
+  /** The same for rows that come some at a time, which spares a promise for each of them. */
+  writeBlocks(blocks: AsyncIterable<Iterable<Row>>): Promise<BatchCounts>;
   /** The same as a Node stream. `finish` is emitted when all is durable. */
   writable(): SinkWritable;
   /** Waits for what is being written, and closes the sink's connections. */
@@ -99,11 +101,21 @@ class Sink<Row extends object> implements UpsertSink<Row> {
   }
 
   async write(rows: AsyncIterable<Row> | Iterable<Row>): Promise<BatchCounts> {
+    return this.#writeBy(async (intake) => {
+      if (Symbol.iterator in rows) await pushAll(intake, rows);
+      else await pushEach(intake, rows, (row) => intake.push(row));
+    });
+  }
+
+  async writeBlocks(blocks: AsyncIterable<Iterable<Row>>): Promise<BatchCounts> {
+    return this.#writeBy((intake) => pushEach(intake, blocks, (rows) => pushAll(intake, rows)));
+  }
+
+  #writeBy(push: (intake: SinkIntake<Row>) => Promise<void>): Promise<BatchCounts> {
     return this.#track(async () => {
       const intake = await this.#intake();
       try {
-        if (Symbol.iterator in rows) await pushAll(intake, rows);
-        else await pushEach(intake, rows);
+        await push(intake);
         return await intake.finish();
       } finally {
         await intake.settle();
@@ -234,12 +246,13 @@ async function pushAll<Row extends object>(
 }
 
 /** A batch that fails is told at once, also while the source has nothing to say. */
-async function pushEach<Row extends object>(
+async function pushEach<Row extends object, Item>(
   intake: SinkIntake<Row>,
-  rows: AsyncIterable<Row>,
+  items: AsyncIterable<Item>,
+  push: (item: Item) => Promise<void> | undefined,
 ): Promise<void> {
-  const iterator = rows[Symbol.asyncIterator]();
-  const next = (): Promise<IteratorResult<Row>> =>
+  const iterator = items[Symbol.asyncIterator]();
+  const next = (): Promise<IteratorResult<Item>> =>
     new Promise((resolve, reject) => {
       intake.onFailure = reject;
       iterator.next().then(resolve, reject);
@@ -249,7 +262,7 @@ async function pushEach<Row extends object>(
     for (;;) {
       const result = await next();
       if (result.done === true) break;
-      const wait = intake.push(result.value);
+      const wait = push(result.value);
       if (wait !== undefined) await wait;
     }
     isDone = true;

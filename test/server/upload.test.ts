@@ -1,12 +1,31 @@
-/** The pace of an upload, held against a sink that answers when it is told to. What is stored is for the tests with a server. */
-import { setImmediate as turn } from "node:timers/promises";
+/** An upload against a Postgres of its own: its pace, and what ends it. What the routes answer is for the tests with a server. */
+import { setTimeout as pause } from "node:timers/promises";
 
-import type { BatchCounts } from "../../src/pipeline.js";
-import type { EventRow } from "../../src/server/event-record.js";
-import { type EventSink, runUpload, type UploadSummary } from "../../src/server/upload.js";
+import { type EventBooks, openEventBooks } from "../../src/server/events.js";
+import { eventTables } from "../../src/server/event-ledger.js";
+import { runUpload, type UploadSummary } from "../../src/server/upload.js";
+import { migrate } from "../../src/stores/migrate.js";
+import { createDatabase, type Database } from "../support/databases.js";
+import { waitFor } from "../support/wait-for.js";
 
 const linesOfPiece = 1_000;
-const pieces = 60;
+
+let database: Database;
+let books: EventBooks;
+beforeEach(async () => {
+  database = await createDatabase({
+    prepare: async (pool) => {
+      await migrate({ pool });
+      await pool.query(eventTables);
+    },
+  });
+  const { pool } = database;
+  books = openEventBooks({ pool, pooler: undefined, workers: false, onAggregate: () => undefined });
+});
+afterEach(async () => {
+  await books.close();
+  await database.drop();
+});
 
 /** Every event comes twice, a few lines apart. */
 function piece(index: number): Buffer {
@@ -17,107 +36,73 @@ function piece(index: number): Buffer {
   return Buffer.from(lines.join(""));
 }
 
-type Waiting = { rows: readonly EventRow[]; answer(): void; fail(error: Error): void };
-
-/** A sink whose batches wait for the test. */
-function waitingSink(): { sink: EventSink; waiting: Waiting[] } {
-  const waiting: Waiting[] = [];
-  const sink: EventSink = {
-    writeBatch: (rows) =>
-      new Promise<BatchCounts>((resolve, reject) => {
-        const leave = (): void => void waiting.splice(waiting.indexOf(entry), 1);
-        const entry: Waiting = {
-          rows,
-          answer: () => {
-            leave();
-            const inserted = new Set(rows.map((row) => row.event_id)).size;
-            const duplicatesInBatch = rows.length - inserted;
-            resolve({ inserted, updated: 0, unchanged: 0, duplicatesInBatch });
-          },
-          fail: (error) => {
-            leave();
-            reject(error);
-          },
-        };
-        waiting.push(entry);
-      }),
-  };
-  return { sink, waiting };
-}
-
-function begin(sink: EventSink): { pulled: () => number; summary: Promise<UploadSummary> } {
+function begin(
+  pieces: number,
+  end?: Error,
+): { pulled: () => number; summary: Promise<UploadSummary> } {
   let pulled = 0;
   async function* source(): AsyncGenerator<Uint8Array> {
-    for (let index = 0; index < pieces; index += 1) {
-      pulled += 1;
-      yield piece(index);
-      // As a socket: what comes next comes in another turn.
-      await turn();
-    }
+    for (; pulled < pieces; pulled += 1) yield piece(pulled);
+    if (end !== undefined) throw end;
   }
   const account = { id: "acct_a", livemode: false };
   const options = { source: source(), encoding: "identity", format: "ndjson", account } as const;
-  return { pulled: () => pulled, summary: runUpload({ ...options, sink }) };
+  return { pulled: () => pulled, summary: runUpload({ ...options, sink: books.sink }) };
 }
 
-function doneOf(work: Promise<unknown>): () => boolean {
-  let isDone = false;
-  void work.then(() => (isDone = true));
-  return () => isDone;
-}
-
-async function turns(count: number): Promise<void> {
-  for (let index = 0; index < count; index += 1) await turn();
+async function stored(): Promise<number> {
+  const { rows } = await database.pool.query("SELECT count(*)::int AS n FROM events");
+  return rows[0].n as number;
 }
 
 test("a body is held back while its batches are written", async () => {
-  const { sink, waiting } = waitingSink();
-  const { pulled, summary } = begin(sink);
-  await turns(4 * pieces);
-  expect(waiting).toHaveLength(2);
-  // Two batches that are written, and two that are full behind them; not the whole body.
-  expect(pulled()).toBeLessThan(pieces / 2);
-  const isDone = doneOf(summary);
-  while (!isDone()) {
-    waiting[0]?.answer();
-    await turn();
+  const lock = await database.pool.connect();
+  try {
+    await lock.query("BEGIN; LOCK TABLE events IN EXCLUSIVE MODE");
+    const pieces = 200;
+    const { pulled, summary } = begin(pieces);
+    await waitFor(
+      async () =>
+        (
+          await database.pool.query(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+          )
+        ).rowCount === 2,
+      { what: "two batches to wait for the lock" },
+    );
+    await pause(300);
+    // Two batches that are written, and two that are full behind them; not the whole body.
+    expect(pulled()).toBeLessThan(pieces / 2);
+    await lock.query("COMMIT");
+    const half = (pieces * linesOfPiece) / 2;
+    expect(await summary).toMatchObject({
+      received: 2 * half,
+      accepted: 2 * half,
+      inserted: half,
+      duplicates: half,
+      rejected: 0,
+    });
+    expect(await stored()).toBe(half);
+  } finally {
+    lock.release();
   }
+});
+
+test("a body that breaks off ends the upload; what was stored stays, and is found again", async () => {
+  const pieces = 60;
+  await expect(begin(pieces, new Error("gone")).summary).rejects.toThrow("gone");
+  const before = await stored();
+  expect(before).toBeGreaterThan(0);
   const half = (pieces * linesOfPiece) / 2;
-  expect(await summary).toMatchObject({ received: 2 * half, accepted: 2 * half, inserted: half });
+  expect(await begin(pieces).summary).toMatchObject({
+    inserted: half - before,
+    accepted: 2 * half,
+  });
+  expect(await stored()).toBe(half);
 });
 
-test("an event that comes twice is never in two batches that are written at once", async () => {
-  const { sink, waiting } = waitingSink();
-  const { summary } = begin(sink);
-  const isDone = doneOf(summary);
-  let pairs = 0;
-  const shared = new Set<string>();
-  while (!isDone()) {
-    await turns(30);
-    const [first, second] = waiting;
-    if (first !== undefined && second !== undefined) {
-      pairs += 1;
-      const ids = new Set(first.rows.map((row) => row.event_id));
-      for (const { event_id: id } of second.rows) if (ids.has(id)) shared.add(id);
-    }
-    waiting[0]?.answer();
-  }
-  expect(pairs).toBeGreaterThan(3);
-  expect([...shared]).toEqual([]);
-});
-
-test("a batch that fails ends the upload, behind the ones that are written", async () => {
-  const { sink, waiting } = waitingSink();
-  const { summary } = begin(sink);
-  let failure: unknown;
-  summary.catch((error: unknown) => (failure = error));
-  await turns(4 * pieces);
-  const [first, second] = [...waiting];
-  first?.fail(new Error("no disk"));
-  await turns(20);
-  expect(failure).toBeUndefined();
-  second?.answer();
-  await turns(20);
-  expect(failure).toEqual(new Error("no disk"));
-  expect(waiting).toEqual([]);
+test("a batch that fails ends the upload", async () => {
+  await begin(1).summary;
+  await database.pool.query("ALTER TABLE events RENAME COLUMN amount TO amounts");
+  await expect(begin(1).summary).rejects.toMatchObject({ code: "table_unsuitable" });
 });
