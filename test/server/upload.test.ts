@@ -59,7 +59,7 @@ test("a body is held back while its batches are written", async () => {
   const lock = await database.pool.connect();
   try {
     await lock.query("BEGIN; LOCK TABLE events IN EXCLUSIVE MODE");
-    const pieces = 200;
+    const pieces = 120;
     const { pulled, summary } = begin(pieces);
     await waitFor(
       async () =>
@@ -89,7 +89,7 @@ test("a body is held back while its batches are written", async () => {
 });
 
 test("a body that breaks off ends the upload; what was stored stays, and is found again", async () => {
-  const pieces = 60;
+  const pieces = 40;
   await expect(begin(pieces, new Error("gone")).summary).rejects.toThrow("gone");
   const before = await stored();
   expect(before).toBeGreaterThan(0);
