@@ -11,11 +11,16 @@ export interface BatcherOptions<Item, Answer> {
   /** True when a failure says that one of the items is bad; then each is sent singly. */
   readonly isPoisoned: (error: unknown) => boolean;
   readonly maxBatch: number;
+  /** What an item weighs, and what a batch may weigh; an item that is heavier by itself leaves alone. Default: no limit. */
+  readonly weightOf?: (item: Item) => number;
+  readonly maxWeight?: number;
   /** Most batches under way. Two keep the server busy while the next one gathers. */
   readonly maxInFlight: number;
   /** Most items waiting; more are refused at once rather than queued without bound. */
   readonly maxWaiting: number;
 }
+
+const maxDifficult = 1_000;
 
 interface Waiting<Item, Answer> {
   readonly item: Item;
@@ -28,7 +33,10 @@ interface Waiting<Item, Answer> {
 export function createBatcher<Item, Answer>(
   options: BatcherOptions<Item, Answer>,
 ): (item: Item) => Promise<Answer> {
+  const { weightOf = () => 0, maxWeight = Infinity } = options;
   let waiting: Waiting<Item, Answer>[] = [];
+  /** Names whose item has failed alone: the next one of such a name fails nobody else's batch. */
+  const difficult = new Set<string>();
   let inFlight = 0;
   let scheduled = false;
 
@@ -50,12 +58,22 @@ export function createBatcher<Item, Answer>(
   /** Takes the oldest items, at most one of each name, in the order of names. */
   const takeBatch = (): Waiting<Item, Answer>[] => {
     const batch = new Map<string, Waiting<Item, Answer>>();
-    const rest: Waiting<Item, Answer>[] = [];
+    const again: Waiting<Item, Answer>[] = [];
+    let weight = 0;
+    let looked = 0;
     for (const entry of waiting) {
-      if (batch.size < options.maxBatch && !batch.has(entry.name)) batch.set(entry.name, entry);
-      else rest.push(entry);
+      if (batch.has(entry.name)) again.push(entry);
+      else {
+        weight += weightOf(entry.item);
+        // Nobody is taken from behind one that has no room: it could have the same name.
+        const isFull = batch.size >= options.maxBatch || weight > maxWeight;
+        if (batch.size > 0 && (isFull || difficult.has(entry.name))) break;
+        batch.set(entry.name, entry);
+      }
+      looked += 1;
+      if (difficult.has(entry.name)) break;
     }
-    waiting = rest;
+    waiting = [...again, ...waiting.slice(looked)];
     return [...batch.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
   };
 
@@ -63,11 +81,19 @@ export function createBatcher<Item, Answer>(
     try {
       const answers = await options.send(batch.map((entry) => entry.item));
       batch.forEach((entry, index) => entry.resolve(answers[index] as Answer));
+      if (difficult.size > 0) for (const { name } of batch) difficult.delete(name);
     } catch (error) {
-      if (batch.length > 1 && options.isPoisoned(error))
-        for (const entry of batch) await dispatch([entry]);
+      const isPoisoned = options.isPoisoned(error);
+      if (batch.length > 1 && isPoisoned) for (const entry of batch) await dispatch([entry]);
       else for (const entry of batch) entry.reject(error);
+      if (batch.length === 1 && isPoisoned) remember((batch[0] as Waiting<Item, Answer>).name);
     }
+  };
+
+  const remember = (name: string): void => {
+    // One whose item is never sent again would stay for ever.
+    if (difficult.size >= maxDifficult) difficult.clear();
+    difficult.add(name);
   };
 
   return (item) =>

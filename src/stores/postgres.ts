@@ -64,6 +64,8 @@ const defaultTimeoutMs = 5_000;
 /** Group commit: above this the answer comes later and the throughput grows no more. */
 const maxBatch = 200;
 const maxInFlight = 2;
+/** Bytes of bodies in one statement, so that it ends long before its time limit and fails nobody else's. */
+const maxBatchBytes = 4 * 1024 * 1024;
 const maxWaiting = 20_000;
 /** Claims, and what is read for them; apart from the connections of holders, so that a flood of claims delays none. */
 const claimConnections = 4;
@@ -146,6 +148,9 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
   const complete = createBatcher<{ claim: Claim; completion: Completion }, number | undefined>({
     ...batching,
     nameOf: (item) => nameOf(item.claim),
+    weightOf: ({ completion: { response } }) =>
+      response === "not_stored" ? 0 : response.body.byteLength,
+    maxWeight: maxBatchBytes,
     send: async (items) => {
       const ended = items.map((item) => item.claim);
       const result = await end(statements.complete, ended, completeValues(items));
@@ -274,7 +279,12 @@ function bySlot<Row extends Slot, Answer>(
   return answers;
 }
 
-/** Data exceptions and constraint violations belong to one row; everything else belongs to the batch. */
+/**
+ * Data exceptions, constraint violations and a lock that was not available (of complete.sql and release.sql) belong to one row;
+ * everything else belongs to the batch.
+ */
 function isBadRow(error: unknown): boolean {
-  return error instanceof InvalidElement || (isServerAnswer(error) && /^2[23]/.test(error.code));
+  return (
+    error instanceof InvalidElement || (isServerAnswer(error) && /^(2[23]|55P03)/.test(error.code))
+  );
 }

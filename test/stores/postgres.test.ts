@@ -1,7 +1,9 @@
+import { randomBytes } from "node:crypto";
+
 import pg from "pg";
 
 import type { CacheableStore, OpenTransaction } from "../../src/core/ports.js";
-import type { KeyRef } from "../../src/core/record.js";
+import type { Claim, KeyRef } from "../../src/core/record.js";
 import { migrate, postgresStore } from "../../src/stores/postgres.js";
 import { lockHash } from "../../src/stores/rows.js";
 import { waitFor } from "../support/wait-for.js";
@@ -159,6 +161,16 @@ describe("batches", () => {
     );
   });
 
+  test("large responses that end together are stored within the time of one statement", async () => {
+    const hasty = postgresStore({ pool: database.pool, timeoutMs: 500 });
+    const refs = Array.from({ length: 60 }, (_, index) => ({ ...ref, key: `large-${index}` }));
+    const claims = await Promise.all(refs.map((each) => claimed(hasty.claim(newRequest(each)))));
+    const large = { ...completion, response: { ...created, body: randomBytes(1024 * 1024) } };
+    const answers = await Promise.all(claims.map((claim) => hasty.complete(claim, large)));
+    expect(new Set(answers.map(({ kind }) => kind))).toEqual(new Set(["ok"]));
+    await hasty.close();
+  });
+
   test("10,000 keys in flight are claimed and completed, each with its own answer", async () => {
     const refs = Array.from({ length: 10_000 }, (_, index) => ({ ...ref, key: `k${index}` }));
     const claims = await Promise.all(refs.map((each) => claimed(store.claim(newRequest(each)))));
@@ -181,6 +193,26 @@ describe("locked rows", () => {
     const renewed = (await store.find(other))?.record.leaseUntilMs ?? 0;
     expect((await store.find(ref))?.record.leaseUntilMs).toBe(before?.record.leaseUntilMs);
     expect(renewed).toBeGreaterThan(before?.record.leaseUntilMs ?? Infinity);
+  });
+
+  test.each(["complete", "release"] as const)("fail alone in a batch of %s", async (verb) => {
+    const refs = Array.from({ length: 50 }, (_, index) => ({ ...ref, key: `k${index}` }));
+    const claims = await Promise.all(refs.map((each) => claimed(store.claim(newRequest(each)))));
+    const end = (claim: Claim): Promise<unknown> =>
+      verb === "complete" ? store.complete(claim, completion) : store.release(claim);
+    const [locked, ...others] = claims as [Claim, ...Claim[]];
+    await whileLocked(database.pool, lockRow, [locked.scope, locked.key], async () => {
+      const beganMs = performance.now();
+      const lone = end(locked).catch((error: { code?: string }) => error.code);
+      await Promise.all(others.map(end));
+      // The limit of a statement is five seconds.
+      expect(performance.now() - beganMs).toBeLessThan(2_500);
+      expect(await lone).toBe("55P03");
+      expect((await store.find(locked))?.record.state).toBe("running");
+    });
+    await end(locked);
+    const found = await store.find(locked);
+    expect(found?.record.state).toBe(verb === "complete" ? "completed" : undefined);
   });
 
   test("are taken over by nobody", async () => {

@@ -4,12 +4,16 @@
 -- Rows: one `slot` for each key given back, and `awaited` where some process waits for it (see watch.sql); a slot without a
 --   row is lost.
 -- Locks: the rows, and their wait hashes, which never waits. Completed keys are never matched, so no cached response can outlive its row.
+--   A row that somebody else has locked is waited for a quarter of a second, and then all fails with lock_not_available: it must
+--   not hold up the other keys of its batch, which then go singly. Set here, it costs no round trip and is gone with the statement.
 -- A steps request that was taken over has recovery points of the attempts before, and without them its next attempt would do
 -- all of it again: it stays, due at once. Its steps themselves never release it. Only those have a handler; asked for by their
 -- guarantee, the planner would walk the index of all unfinished ones rather than take the primary key.
-WITH input AS MATERIALIZED (
+WITH limited AS MATERIALIZED (
+  SELECT set_config('lock_timeout', '250ms', true)
+), input AS MATERIALIZED (
   SELECT i.*
-  FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::bigint[])
+  FROM limited, unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::bigint[])
     WITH ORDINALITY AS i (scope, key, claim_id, token, wait_hash, position)
 ), kept AS (
   UPDATE :schema.idempotency_keys k
