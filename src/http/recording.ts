@@ -29,12 +29,6 @@ export type Unheld = "large" | "stream";
 /** Headers of our own for a response that is about to be sent. */
 export type Headers = readonly StoredHeader[];
 
-/** The first line of a response. */
-export interface StatusLine {
-  readonly status: number;
-  readonly statusMessage: string | undefined;
-}
-
 export interface Recording {
   /** Sends what was captured. */
   send(headers: Headers): void;
