@@ -180,6 +180,7 @@ class Recorder implements Recording, ResponseHolder {
       return this.#res;
     }
     this.#phase = "ended";
+    this.#liveness.postponeDestroy();
     if (!this.#isDropping) this.#options.onEnd(this.#capture());
     return this.#res;
   }
