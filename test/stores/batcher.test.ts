@@ -104,8 +104,8 @@ describe("a batch that has a limit to what it weighs", () => {
   });
 });
 
-test("what has failed alone fails nobody else's batch when it comes again", async () => {
-  const { add, batch } = open();
+test("what has failed by itself comes again beside the batches of others, one by one", async () => {
+  const { add, sent, batch } = open();
   const fail = async (index: number): Promise<void> => (await batch(index)).fail("poisoned");
   const first = ["a1", "bad", "c1"].map(add);
   const outcomes = Promise.allSettled(first);
@@ -118,18 +118,35 @@ test("what has failed alone fails nobody else's batch when it comes again", asyn
     "rejected",
     "fulfilled",
   ]);
-  const second = ["d1", "bad", "e1"].map(add);
-  const expected = [["d1"], ["bad"], ["e1"]];
-  for (const [index, items] of expected.entries()) {
-    expect((await batch(4 + index)).items).toEqual(items);
-    (await batch(4 + index)).answer();
-  }
-  await Promise.all(second);
+  const again = ["bad", "b2"].map(add);
+  const others = ["d1", "e1"].map(add);
+  expect((await batch(4)).items).toEqual(["bad"]);
+  expect((await batch(5)).items).toEqual(["d1", "e1"]);
+  (await batch(5)).answer();
+  await Promise.all(others);
+  expect(sent).toHaveLength(6);
+  (await batch(4)).answer();
+  expect((await batch(6)).items).toEqual(["b2"]);
+  (await batch(6)).answer();
+  await Promise.all(again);
   // It went well, so that it is like any other.
   const third = ["f1", "bad"].map(add);
   expect((await batch(7)).items).toEqual(["bad", "f1"]);
   (await batch(7)).answer();
   await Promise.all(third);
+});
+
+test("what waits to leave alone counts among what may wait", async () => {
+  const { add, batch } = open({ maxWaiting: 2 });
+  const outcomes = Promise.allSettled(["a1", "bad"].map(add));
+  for (const index of [0, 1, 2]) (await batch(index)).fail("poisoned");
+  await outcomes;
+  const all = [add("bad")];
+  await batch(3);
+  all.push(add("b2"), add("b3"));
+  await expect(add("c1")).rejects.toThrow("more than 2 operations wait");
+  for (const index of [3, 4, 5]) (await batch(index)).answer();
+  expect(await Promise.all(all)).toEqual(["BAD", "B2", "B3"]);
 });
 
 test("a poisoned batch is sent one by one, and fails for the bad item alone", async () => {
