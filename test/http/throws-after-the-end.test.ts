@@ -3,6 +3,7 @@
  * handler of Express destroys is a connection which, under a key, still waits for the store.
  */
 import { once } from "node:events";
+import type { Server } from "node:http";
 import { connect, type AddressInfo, type Socket } from "node:net";
 
 import type { Request } from "express";
@@ -13,6 +14,11 @@ import { waitFor } from "../support/wait-for.js";
 import { keyedApp } from "./keyed-app.js";
 
 const throwing = "after the end";
+let server: Server | undefined;
+afterEach(() => {
+  server?.closeAllConnections();
+  server?.close();
+});
 
 test("sends the response, and replays it", async () => {
   const { post } = keyedApp((_req, res) => {
@@ -44,10 +50,11 @@ test("keeps the connection until the response is stored and sent, and no longer"
     },
     { options: { store } },
   );
-  const server = app.listen(0, "127.0.0.1");
+  server = app.listen(0, "127.0.0.1");
   await once(server, "listening");
   const client = connect((server.address() as AddressInfo).port, "127.0.0.1");
   const chunks: Buffer[] = [];
+  client.on("error", () => undefined);
   client.on("data", (chunk: Buffer) => chunks.push(chunk));
   client.write(
     "POST /orders HTTP/1.1\r\nHost: test\r\nIdempotency-Key: slow\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
@@ -57,12 +64,11 @@ test("keeps the connection until the response is stored and sent, and no longer"
   expect([seen?.socket.destroyed, chunks.length]).toEqual([false, 0]);
   mayStore();
   // The client has not asked for it.
-  await once(client, "end");
+  await once(client, "close");
   const received = Buffer.concat(chunks).toString();
   expect(received).toMatch(/^HTTP\/1.1 201 Created\r\n/);
   expect(received.endsWith("x".repeat(100_000))).toBe(true);
   expect(seen?.req.socket).toBe(seen?.socket);
-  server.close();
 });
 
 test("a connection that is destroyed before the end is gone", async () => {
