@@ -51,6 +51,7 @@ test("keeps the connection until the response is stored and sent, and no longer"
     { options: { store } },
   );
   server = app.listen(0, "127.0.0.1");
+  server.keepAliveTimeout = 0;
   await once(server, "listening");
   const client = connect((server.address() as AddressInfo).port, "127.0.0.1");
   const chunks: Buffer[] = [];
@@ -63,7 +64,7 @@ test("keeps the connection until the response is stored and sent, and no longer"
   await new Promise(setImmediate);
   expect([seen?.socket.destroyed, chunks.length]).toEqual([false, 0]);
   mayStore();
-  // The client has not asked for it.
+  // Neither the client nor an idle time has asked for it.
   await once(client, "close");
   const received = Buffer.concat(chunks).toString();
   expect(received).toMatch(/^HTTP\/1.1 201 Created\r\n/);
