@@ -63,6 +63,11 @@ export class Liveness {
     req.socket = held.view;
   }
 
+  /** Destroys the socket when the response has left by it. False where that is not to be waited for. */
+  destroyLater(): boolean {
+    return this.#held?.destroyLater() ?? false;
+  }
+
   /** From here on the response tells the truth. */
   end(): void {
     const res = this.#res;
@@ -103,7 +108,7 @@ class HeldSocket implements ProxyHandler<Socket> {
   }
 
   get(target: Socket, name: string | symbol): unknown {
-    if (this.#isPostponing && name === "destroy") return () => this.#destroyLater();
+    if (this.#isPostponing && name === "destroy") return () => (this.destroyLater(), this.view);
     switch (name) {
       case "on":
       case "addListener":
@@ -134,9 +139,10 @@ class HeldSocket implements ProxyHandler<Socket> {
     return this.#isToBeDestroyed;
   }
 
-  #destroyLater(): Socket {
-    this.#isToBeDestroyed = true;
-    return this.view;
+  /** False where it is not postponed. */
+  destroyLater(): boolean {
+    this.#isToBeDestroyed ||= this.#isPostponing;
+    return this.#isPostponing;
   }
 
   /** Hands what waits for the end of the socket on to the socket itself. */

@@ -130,8 +130,7 @@ class PlainExchange implements RecorderOptions {
     const { onEvent } = this.#context.options;
     work.catch((error: unknown) => {
       onEvent({ type: "store_error", during, error });
-      // What could not be sent is not waited for.
-      this.#res.destroy();
+      this.#recording?.fail();
     });
   }
 

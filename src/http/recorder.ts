@@ -224,8 +224,15 @@ class Recorder implements Recording, ResponseHolder {
     if (this.#phase === "passing") this.#methods.original("addTrailers", [trailers]);
   }
 
+  fail(): void {
+    this.#letPass();
+    this.#methods.original("destroy", []);
+  }
+
   /** The handler gives its response up: no part of it was sent, and no answer stands for what was done. */
   destroy(error: unknown): unknown {
+    // On Node alone it has left by now.
+    if (this.#phase === "ended" && this.#liveness.destroyLater()) return this.#res;
     if (this.#phase === "held" || this.#phase === "overflow") {
       const hasOverflown = this.#hasOverflown();
       this.#letPass();

@@ -44,6 +44,8 @@ export interface Recording {
    * gone. False where nobody is there to answer.
    */
   answerEarly(response: StoredResponse, headers: Headers): boolean;
+  /** Cuts the connection: nothing can be sent, and the client must not wait for it. */
+  fail(): void;
   /** Forgets what was captured and gives the response back as the handler got it, for an error handler to use. */
   discard(): void;
 }

@@ -72,6 +72,14 @@ test("keeps the connection until the response is stored and sent, and no longer"
   expect(seen?.req.socket).toBe(seen?.socket);
 });
 
+test("may destroy the response that it has ended, as apps on bare Node do", async () => {
+  const { post } = keyedApp((_req, res) => {
+    res.status(201).json({ id: 1 });
+    res.destroy();
+  });
+  for (const key of [undefined, "destroyed", "destroyed"]) await post(key).expect(201, { id: 1 });
+});
+
 test("a connection that is destroyed before the end is gone", async () => {
   const { post } = keyedApp((req) => void req.socket.destroy());
   await expect(post("gone")).rejects.toThrow("socket hang up");
