@@ -108,7 +108,11 @@ class HeldSocket implements ProxyHandler<Socket> {
   }
 
   get(target: Socket, name: string | symbol): unknown {
-    if (this.#isPostponing && name === "destroy") return () => (this.destroyLater(), this.view);
+    if (this.#isPostponing && name === "destroy")
+      return () => {
+        this.destroyLater();
+        return this.view;
+      };
     switch (name) {
       case "on":
       case "addListener":
