@@ -76,3 +76,20 @@ test("an end in front that does not hand the encoding on gets bytes", async () =
   for (const key of [undefined, "bytes", "bytes"])
     expect((await post(key).expect(200)).body).toEqual({ size: "Größe €" });
 });
+
+test("an end in front that throws cuts the connection, and the retry gets what was stored", async () => {
+  let isBroken = true;
+  const { post } = keyedApp((_req, res) => void res.status(201).json({ id: 1 }), {
+    front: (_req, res, next) => {
+      if (isBroken)
+        res.end = () => {
+          throw new Error("not a good day");
+        };
+      next();
+    },
+  });
+  await expect(post("broken")).rejects.toThrow("socket hang up");
+  isBroken = false;
+  const replay = await post("broken").expect(201, { id: 1 });
+  expect(replay.headers["idempotent-replayed"]).toBe("true");
+});
