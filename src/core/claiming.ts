@@ -8,7 +8,7 @@ import type { RefusalCode } from "./errors.js";
 import { nameOf } from "./key.js";
 import type { ClaimAnswer } from "./ports.js";
 import { reconcile } from "./reconcile.js";
-import type { Claim, ClaimRequest, KeyRecord, KeyRef } from "./record.js";
+import type { Claim, ClaimRequest, Guarantee, KeyRecord, KeyRef } from "./record.js";
 import type { EngineOptions, KeyedRequest, Outcome } from "./request.js";
 import { attemptFor } from "./retry.js";
 import type { HeldRun, RunRegister } from "./runs.js";
@@ -28,7 +28,7 @@ export interface Claimer<Extra> {
   /** What to do with a record that carries the asker's own claim id. */
   readonly own: (record: KeyRecord) => Claimed<Extra> | undefined;
   /** Gives back a claim that came when its request had been answered already. */
-  readonly giveBack: (claimed: Claimed<Extra>) => Promise<unknown>;
+  readonly giveBack: (claimed: Claimed<Extra>, guarantee: Guarantee) => Promise<unknown>;
 }
 
 interface Look {
@@ -168,7 +168,8 @@ export class Claiming {
     const attempted = await attemptFor(clock, claimTimeoutMs, look, {
       isFinal: isIdempotencyError,
       onLate: (answer) => {
-        if (answer.kind === "claimed") claimer.giveBack(answer).catch(onLateError);
+        if (answer.kind === "claimed")
+          claimer.giveBack(answer, claimRequest.guarantee).catch(onLateError);
       },
     });
     if (attempted.kind === "answered") return attempted.answer;

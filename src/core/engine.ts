@@ -20,6 +20,7 @@ import type { RunRegister } from "./runs.js";
 import type { TransactionAdapter } from "./sql-session.js";
 import { createTransactionRun } from "./transaction-run.js";
 import type { TransactionRun } from "./transaction-run.js";
+import { isFree } from "./unused-claim.js";
 
 export class Engine {
   readonly #options: EngineOptions;
@@ -48,7 +49,7 @@ export class Engine {
 
   /** Claims the key of a plain route, or says why its handler must not run; at once where that is known. Never rejects. */
   begin(request: KeyedRequest): Awaitable<Begun<PlainRun>> {
-    return this.#claiming.known(request) ?? this.#claimPlain(request);
+    return this.#claiming.known(request) ?? this.#register.expect(this.#claimPlain(request));
   }
 
   async #claimPlain(request: KeyedRequest): Promise<Begun<PlainRun>> {
@@ -67,7 +68,11 @@ export class Engine {
   }
 
   /** Claims the key of a steps route, or goes on with a request that was abandoned under it. Never rejects. */
-  async beginSteps(
+  beginSteps(request: KeyedRequest, route: StepsRoute, body: string): Promise<Begun<StepsRun>> {
+    return this.#register.expect(this.#claimSteps(request, route, body));
+  }
+
+  async #claimSteps(
     request: KeyedRequest,
     route: StepsRoute,
     body: string,
@@ -108,7 +113,15 @@ export class Engine {
    * Claims the key of a transaction route inside a new transaction. `triesBefore`: how often this request has run its handler
    * and was rolled back for the sake of another transaction. Never rejects.
    */
-  async beginTransaction(
+  beginTransaction(
+    request: KeyedRequest,
+    using: TransactionAdapter<unknown> | undefined,
+    triesBefore: number,
+  ): Promise<Begun<TransactionRun>> {
+    return this.#register.expect(this.#claimTransaction(request, using, triesBefore));
+  }
+
+  async #claimTransaction(
     request: KeyedRequest,
     using: TransactionAdapter<unknown> | undefined,
     triesBefore: number,
@@ -154,7 +167,7 @@ export class Engine {
     return this.#claiming.waiting();
   }
 
-  /** Takes no new work, waits for what runs and for what goes on behind, and closes the store. */
+  /** Takes no new work, waits for what runs, also for what a claim under way begins, and for what goes on behind; closes the store. */
   async close(graceMs: number): Promise<void> {
     this.#isClosing = true;
     this.#closing.abort();
@@ -233,7 +246,8 @@ export class Engine {
     const found = await this.#store.find(claimRequest);
     if (found === undefined) return "absent";
     const { scope, key, claimId, token, attempt, state } = found.record;
-    if (claimId === claimRequest.claimId && state === "running")
+    const isMine = claimId === claimRequest.claimId && state === "running";
+    if (isMine && isFree(attempt, claimRequest.guarantee))
       await this.#store.release({ scope, key, claimId, token, attempt });
     return "settled";
   }
@@ -283,7 +297,9 @@ function plainClaimer(store: Store): Claimer<object> {
       kind: "claimed",
       claim: { scope, key, claimId, token, attempt },
     }),
-    giveBack: ({ claim }) => store.release(claim),
+    giveBack: async ({ claim }, guarantee) => {
+      if (isFree(claim.attempt, guarantee)) await store.release(claim);
+    },
   };
 }
 

@@ -98,7 +98,7 @@ export interface RouteOptions<Request = never> {
   readonly replayWindowMs?: number;
   /** How long a key is remembered, in ms from completion; not shorter than the replay window. Default 30 days. */
   readonly dedupeWindowMs?: number;
-  /** Longest run of a plain handler, in ms; then its lease is renewed no more and the outcome counts as unknown. Default 15 min. */
+  /** Longest run of a plain handler, in ms; then its lease is renewed no more, the outcome counts as unknown, and `close` does not wait. Default 15 min. */
   readonly maxRunMs?: number;
   /** Longest transaction of a transaction route, in ms; Postgres ends it then. Default 30 s. */
   readonly transactionTimeoutMs?: number;

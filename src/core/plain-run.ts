@@ -6,6 +6,7 @@ import type { CompleteAnswer } from "./ports.js";
 import type { Claim, Completion, Guarantee, StoredResponse } from "./record.js";
 import { attemptFor } from "./retry.js";
 import type { Attempted } from "./retry.js";
+import { isFree } from "./unused-claim.js";
 
 /** What became of a response. Only with `stored`, `unstored` and `passed` may its bytes be sent. */
 export type Completed =
@@ -26,6 +27,8 @@ export interface PlainRun {
   complete(response: StoredResponse): Promise<Completed>;
   /** Gives the key back because nothing happened. Never rejects; goes on behind while the store is away. */
   release(): Promise<void>;
+  /** Gives back what nobody used, as far as it may be ({@link isFree}). Never rejects. */
+  giveBackUnused(): Promise<void>;
   /**
    * Before the first byte of a response that cannot be stored. Only with `ok` and `unstored` may its bytes be sent; the words
    * are those of {@link Completed}, and `lost`: the claim is gone.
@@ -94,6 +97,12 @@ export class ClaimedPlainRun implements PlainRun {
     onEvent({ type: "released", guarantee });
     if (attempted.kind === "answered") end();
     else this.#goOnBehind(() => store.release(claim));
+  }
+
+  async giveBackUnused(): Promise<void> {
+    const { claim, guarantee, end } = this.#input;
+    if (isFree(claim.attempt, guarantee)) await this.release();
+    else end();
   }
 
   async markNotStored(): Promise<"ok" | "unstored" | "lost" | "unavailable"> {

@@ -22,6 +22,8 @@ export interface HeldRun {
 export interface RunRegister {
   /** The run of a key in this process, if there is one whose claim is still renewed. */
   running(ref: KeyRef): HeldRun | undefined;
+  /** A claim that is being asked for: until it is known whether it begins a run, that is waited for too. Returns it. */
+  expect<Begun>(claiming: Promise<Begun>): Promise<Begun>;
   /** Adds a run and returns what ends it. */
   add(run: HeldRun): () => void;
   /** Resolves when nothing runs, or after the time; the number of what still runs. */
@@ -43,10 +45,12 @@ const maxHeartbeat = 1_000;
 export function createRunRegister(options: RegisterOptions): RunRegister {
   const { store, clock, onEvent } = options;
   const runs = new Map<string, HeldRun>();
-  /** Claim ids that are renewed no more, because they are lost or have run too long. */
+  /** Claim ids that are renewed no more, because they are lost. */
   const abandoned = new Set<string>();
   /** Claim ids that one beat found to be no running claims. */
   const suspected = new Set<string>();
+  /** Claims that are being asked for. */
+  let expected = 0;
   let beating = false;
   /** Called once when nothing runs any more. */
   let whenIdle: (() => void)[] = [];
@@ -93,11 +97,35 @@ export function createRunRegister(options: RegisterOptions): RunRegister {
   const needsHeartbeat = (run: HeldRun): boolean => {
     // No lease stands behind an uncommitted claim; its database session does.
     if (run.guarantee === "transaction") return false;
-    if (abandoned.has(run.claim.claimId)) return false;
-    if (clock.monotonicMs() - run.startedMs <= run.maxRunMs) return true;
-    abandoned.add(run.claim.claimId);
-    onEvent({ type: "overrun" });
+    const isAbandoned = abandoned.has(run.claim.claimId);
+    if (clock.monotonicMs() - run.startedMs <= run.maxRunMs) return !isAbandoned;
+    // It may never end: it is held no longer, and nobody waits for it.
+    remove(run);
+    if (!isAbandoned) onEvent({ type: "overrun" });
     return false;
+  };
+
+  const remove = (run: HeldRun): void => {
+    const name = nameOf(run.claim);
+    if (runs.get(name) === run) runs.delete(name);
+    abandoned.delete(run.claim.claimId);
+    suspected.delete(run.claim.claimId);
+    tellIdle();
+  };
+
+  const isIdle = (): boolean => runs.size === 0 && expected === 0;
+
+  const tellIdle = (): void => {
+    if (!isIdle()) return;
+    const idle = whenIdle;
+    whenIdle = [];
+    for (const tell of idle) tell();
+  };
+
+  /** Runs before whoever awaits the claim goes on, and after its run was added. */
+  const known = (): void => {
+    expected -= 1;
+    tellIdle();
   };
 
   const stopBeating = clock.every(options.heartbeatMs, () => void beat());
@@ -108,22 +136,18 @@ export function createRunRegister(options: RegisterOptions): RunRegister {
       // What is renewed no more is the store's to judge, here as in every other process.
       return run === undefined || abandoned.has(run.claim.claimId) ? undefined : run;
     },
+    expect: (claiming) => {
+      expected += 1;
+      claiming.then(known, known);
+      return claiming;
+    },
     add: (run) => {
-      const name = nameOf(run.claim);
-      runs.set(name, run);
-      return () => {
-        if (runs.get(name) === run) runs.delete(name);
-        abandoned.delete(run.claim.claimId);
-        suspected.delete(run.claim.claimId);
-        if (runs.size > 0) return;
-        const idle = whenIdle;
-        whenIdle = [];
-        for (const tell of idle) tell();
-      };
+      runs.set(nameOf(run.claim), run);
+      return () => remove(run);
     },
     drain: async (ms) => {
       const startedMs = clock.monotonicMs();
-      while (runs.size > 0) {
+      while (!isIdle()) {
         const leftMs = ms - (clock.monotonicMs() - startedMs);
         if (leftMs <= 0) break;
         const late = new AbortController();

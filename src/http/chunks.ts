@@ -31,6 +31,11 @@ export function toBuffer(chunk: unknown, encoding: unknown): Buffer {
   );
 }
 
+/** The bytes of a chunk that may be missing. @throws as {@link toBuffer} */
+export function bytesOf(chunk: unknown, encoding: unknown): Buffer | undefined {
+  return chunk === undefined || chunk === null ? undefined : toBuffer(chunk, encoding);
+}
+
 /** Above this one more copy costs more than the second buffer of a write. */
 const maxTextBytes = 16_384;
 

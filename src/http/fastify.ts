@@ -85,7 +85,7 @@ export function plainHandler(
         return sendAnswer(reply, begun.answer);
       case "run": {
         const exchange = { req: request, res: reply.raw, next: () => undefined };
-        runPlain(context, begun.keyed, begun.run, exchange);
+        if (!runPlain(context, begun.keyed, begun.run, exchange)) return reply;
         return callHandler(reply, "pass", call);
       }
       default:

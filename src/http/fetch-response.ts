@@ -6,6 +6,7 @@ import type { Clock } from "../core/clock.js";
 import type { StoredHeader, StoredResponse } from "../core/record.js";
 import type { StoresHeader } from "../core/stored-headers.js";
 import type { Answer } from "./answer.js";
+import { sendable } from "./head.js";
 import type { HeaderSnapshot } from "./headers.js";
 import { headersOfHandler } from "./headers.js";
 
@@ -160,7 +161,8 @@ export function answerResponse(
   for (const { name, value } of before.values()) put(headers, name, value as string | string[]);
   for (const name of response.removedHeaders ?? []) headers.delete(name);
   for (const [name, value] of response.headers) put(headers, name, value);
-  return assemble(response.status, response.statusMessage ?? "", headers, response.body, ours);
+  const statusText = sendable(response.statusMessage) ?? "";
+  return assemble(response.status, statusText, headers, response.body, ours);
 }
 
 /** Lets a response pass that is not held, with what is awaited before its last byte leaves or after its client is gone. */

@@ -14,6 +14,7 @@ import type { KeyedRequest } from "../core/request.js";
 import { comparedContent } from "./content.js";
 import type { ContentView } from "./content.js";
 import type { AdapterContext, Keyed } from "./context.js";
+import { sendable } from "./head.js";
 import { patienceOf } from "./prefer.js";
 
 /** How an adapter's request is looked at. Nothing is read before it is asked for. */
@@ -71,7 +72,9 @@ function reader<Request>(
       fingerprint: fingerprintOf(content),
       method: view.method,
       path: view.path,
-      requestId: options.requestId?.(request) ?? view.givenId() ?? `req_${clock.uuid()}`,
+      // One that no header can carry would keep the response back when it was stored.
+      requestId:
+        sendable(options.requestId?.(request)) ?? sendable(view.givenId()) ?? `req_${clock.uuid()}`,
       route,
       waitMs,
       signal: waitMs === 0 ? neverAborted : view.whenGone(),

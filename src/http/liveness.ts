@@ -6,7 +6,8 @@ import type { ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 
 /** What Node keeps of a connection on its response. */
-interface Connection {
+interface Connection extends Pick<ServerResponse, "once"> {
+  readonly req: { socket: Socket };
   destroyed: boolean;
   /** What the getter `closed` tells. */
   _closed: boolean;
@@ -50,11 +51,32 @@ export class Liveness {
     this.#res.socket = this.#held.view;
   }
 
+  /**
+   * To be called when the handler has ended its response. Who destroys the socket from now on means one that the response has left
+   * by: so the last handlers of Express and connect do (finalhandler), for an error that is thrown after the end.
+   */
+  postponeDestroy(): void {
+    const held = this.#held;
+    const { req } = this.#res;
+    if (held === undefined || req.socket !== held.socket) return;
+    held.postponeDestroy();
+    req.socket = held.view;
+  }
+
+  /** Destroys the socket when the response has left by it. False where that is not to be waited for. */
+  destroyLater(): boolean {
+    return this.#held?.destroyLater() ?? false;
+  }
+
   /** From here on the response tells the truth. */
   end(): void {
     const res = this.#res;
     const held = this.#held;
-    if (held !== undefined && res.socket === held.view) res.socket = held.socket;
+    if (held !== undefined) {
+      if (res.socket === held.view) res.socket = held.socket;
+      if (res.req.socket === held.view) res.req.socket = held.socket;
+      if (held.isToBeDestroyed) res.once("finish", () => held.socket.destroySoon());
+    }
     if (this.#wasDestroyed) res.destroyed = true;
     if (this.#wasClosed) res._closed = true;
     held?.letGo();
@@ -77,6 +99,8 @@ class HeldSocket implements ProxyHandler<Socket> {
   readonly view: Socket;
   #waiting: [event: string, listener: Listener, isOnce: boolean][] = [];
   #isLetGo = false;
+  #isPostponing = false;
+  #isToBeDestroyed = false;
 
   constructor(socket: Socket) {
     this.socket = socket;
@@ -84,6 +108,11 @@ class HeldSocket implements ProxyHandler<Socket> {
   }
 
   get(target: Socket, name: string | symbol): unknown {
+    if (this.#isPostponing && name === "destroy")
+      return () => {
+        this.destroyLater();
+        return this.view;
+      };
     switch (name) {
       case "on":
       case "addListener":
@@ -105,9 +134,25 @@ class HeldSocket implements ProxyHandler<Socket> {
     return Reflect.set(target, name, value, target);
   }
 
+  /** From now on to destroy it means: when it has carried what waits for the store. */
+  postponeDestroy(): void {
+    this.#isPostponing = true;
+  }
+
+  get isToBeDestroyed(): boolean {
+    return this.#isToBeDestroyed;
+  }
+
+  /** False where it is not postponed. */
+  destroyLater(): boolean {
+    this.#isToBeDestroyed ||= this.#isPostponing;
+    return this.#isPostponing;
+  }
+
   /** Hands what waits for the end of the socket on to the socket itself. */
   letGo(): void {
     this.#isLetGo = true;
+    this.#isPostponing = false;
     const { socket } = this;
     for (const [event, listener, isOnce] of this.#waiting.splice(0)) {
       // The event has passed for those who waited for it here.

@@ -23,7 +23,7 @@ import type { AdapterContext, Keyed } from "./context.js";
 import { record } from "./recorder.js";
 import type { RecorderOptions, Recording } from "./recording.js";
 
-/** Hands the request on to its handlers, under a claim. */
+/** Hands the request on to its handlers, under a claim. False where they must not run, since it has been answered already. */
 export function runPlain(
   context: AdapterContext<never>,
   keyed: Keyed,
@@ -33,12 +33,23 @@ export function runPlain(
     readonly res: ServerResponse;
     readonly next: NextFunction;
   },
-): void {
+): boolean {
   const { req, res, next } = exchange;
+  // A time limit in front has answered while the key was being claimed: nothing can be recorded any more, and nothing has run.
+  if (res.headersSent || res.writableEnded) {
+    void run.giveBackUnused();
+    return false;
+  }
   const handle = new ClaimContext(run.claim);
+  try {
+    new PlainExchange(context, keyed, run, handle, res).record();
+  } catch (error) {
+    void run.giveBackUnused();
+    throw error;
+  }
   req.idempotency = handle;
-  new PlainExchange(context, keyed, run, handle, res).record();
   next();
+  return true;
 }
 
 /** A class, since every request under way holds one: a closure for each thing that can happen would be most of what it weighs. */
@@ -117,7 +128,10 @@ class PlainExchange implements RecorderOptions {
 
   #watch(during: string, work: Promise<void>): void {
     const { onEvent } = this.#context.options;
-    work.catch((error: unknown) => onEvent({ type: "store_error", during, error }));
+    work.catch((error: unknown) => {
+      onEvent({ type: "store_error", during, error });
+      this.#recording?.fail();
+    });
   }
 
   /** The client is told that its handler takes too long; the handler goes on, and the key with it. */

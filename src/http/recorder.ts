@@ -7,8 +7,10 @@ import type { ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { StoredResponse } from "../core/record.js";
 import { answerBeside } from "./beside.js";
-import { endArguments, hasNoBody, joined, pickCallback, toBuffer } from "./chunks.js";
+import { bytesOf, endArguments, hasNoBody, joined, pickCallback } from "./chunks.js";
 import type { Callback } from "./chunks.js";
+import { checkedReason, checkedStatus, heldHead } from "./head.js";
+import type { StatusLine } from "./head.js";
 import {
   headersOfHandler,
   isEventStream,
@@ -20,7 +22,8 @@ import {
 import type { HeaderSnapshot } from "./headers.js";
 import { tabulateResponse } from "./hidden-class.js";
 import { Liveness } from "./liveness.js";
-import type { Headers, RecorderOptions, Recording, StatusLine, Unheld } from "./recording.js";
+import { PassingResponse } from "./passing.js";
+import type { Headers, RecorderOptions, Recording, Unheld } from "./recording.js";
 import { applyHeaders, nodeError, HeldMethods } from "./response-methods.js";
 import type { ResponseHolder } from "./response-methods.js";
 import { putHead, setAll } from "./send-response.js";
@@ -32,11 +35,9 @@ export function record(res: ServerResponse, options: RecorderOptions): Recording
 
 /** What Node keeps of a response beside its public properties. */
 interface Internals {
-  /** The serialised head; truthy makes `headersSent` true and `setHeader` throw. Null until then. */
+  /** The serialised head; see {@link heldHead}. Null until then. */
   _header: string | null;
 }
-
-const heldHead = "held by oncekey";
 
 class Recorder implements Recording, ResponseHolder {
   readonly #res: ServerResponse & Partial<Internals>;
@@ -57,9 +58,8 @@ class Recorder implements Recording, ResponseHolder {
   /** What the head said when it was fixed: a status that is set later comes too late, as in Node. */
   #fixed: StatusLine | undefined;
   #captured: StoredResponse | undefined;
-  #beforeEnd: () => Promise<void> = () => Promise.resolve();
-  #isStreamEnding = false;
-  #isLeaving = false;
+  /** Since it is held no more. */
+  #passing: PassingResponse | undefined;
   /** The socket that the handler has taken; corked until the row says that the response is not stored. */
   #taken: Socket | undefined;
   /** Callbacks of writes that wait for the decision on an overflow. */
@@ -106,52 +106,26 @@ class Recorder implements Recording, ResponseHolder {
 
   stream(headers: Headers, beforeEnd: () => Promise<void>): void {
     this.#letPass();
-    this.#beforeEnd = beforeEnd;
+    const passing = new PassingResponse(this.#res, this.#methods, beforeEnd);
+    this.#passing = passing;
     if (this.#taken !== undefined) {
-      this.#passTaken(this.#taken);
+      passing.letGo(this.#taken);
       return;
     }
     this.#finishHead(headers);
     const held = joined(this.#held.splice(0));
     if (this.#endedInOverflow) {
       this.#endedInOverflow = false;
-      this.#endStream([held]);
-    } else {
-      // Nobody reads any more, and a pipe into a closed response never ends it.
-      this.#res.once("close", () => this.#endStream([]));
-      if (held.length === 0) this.#methods.original("flushHeaders", []);
-      const flowing = held.length === 0 || this.#methods.original("write", [held]) === true;
-      if (flowing) process.nextTick(() => this.#res.emit("drain"));
-      // Destroyed while the row was told: its close may have passed.
-      if (this.#res.destroyed) this.#endStream([]);
-    }
+      passing.end([held]);
+    } else passing.begin(held);
     this.#tellClose();
-  }
-
-  #passTaken(socket: Socket): void {
-    const settle = (): void => void this.#beforeEnd();
-    if (socket.destroyed) settle();
-    else socket.once("close", settle);
-    socket.uncork();
-  }
-
-  /** What reads the whole response finds its key in its final state. Until then no framework may begin another one. */
-  #endStream(args: readonly unknown[]): void {
-    if (this.#isStreamEnding) return;
-    this.#isStreamEnding = true;
-    this.#res._header ||= heldHead;
-    void this.#beforeEnd().finally(() => {
-      if (this.#res._header === heldHead) this.#res._header = null;
-      // The response that Fastify's inject makes writes the last bytes by a method of its own that is ours by now.
-      this.#isLeaving = true;
-      this.#methods.original("end", args);
-    });
   }
 
   answerEarly(response: StoredResponse, headers: Headers): boolean {
     if (this.#phase === "passing" || this.#clientClosed || this.#taken !== undefined) return false;
     // What ends the client's connection is nothing to the handler, as when a client hangs up.
     this.#clientClosed = answerBeside(this.#res, this.#headersBefore, response, headers);
+    if (this.#clientClosed) this.#liveness.hideEnd();
     return this.#clientClosed;
   }
 
@@ -169,9 +143,11 @@ class Recorder implements Recording, ResponseHolder {
     }
     if (this.#phase === "passing")
       return this.#methods.original("write", [chunk, encoding, callback]);
+    // Before the head: what is no chunk is the handler's error, and an error handler must still be able to answer.
+    const bytes = bytesOf(chunk, encoding);
     this.#implyHead();
     this.#judge();
-    this.#hold(chunk, encoding);
+    this.#hold(bytes);
     if (this.#hasOverflown()) {
       if (done !== undefined) this.#waiting.push(done);
       return false;
@@ -189,18 +165,22 @@ class Recorder implements Recording, ResponseHolder {
       );
       return this.#res;
     }
+    const bytes = hasChunk ? bytesOf(chunk, encoding) : undefined;
     if (this.#phase === "passing") {
-      this.#endStream([chunk, encoding, callback]);
+      const last = [bytes, undefined, done];
+      if (this.#passing === undefined) this.#methods.original("end", last);
+      else this.#passing.end(last);
       return this.#res;
     }
-    if (done !== undefined) this.#res.once("finish", () => done());
     this.#implyHead();
-    if (hasChunk) this.#hold(chunk, encoding);
+    if (done !== undefined) this.#res.once("finish", () => done());
+    this.#hold(bytes);
     if (this.#hasOverflown()) {
       this.#endedInOverflow = true;
       return this.#res;
     }
     this.#phase = "ended";
+    this.#liveness.postponeDestroy();
     if (!this.#isDropping) this.#options.onEnd(this.#capture());
     return this.#res;
   }
@@ -214,16 +194,12 @@ class Recorder implements Recording, ResponseHolder {
         "Cannot write headers after they are sent to the client",
       );
     }
-    const code = Number(status);
-    if (!Number.isInteger(code) || code < 100 || code > 999) {
-      throw Object.assign(new RangeError(`Invalid status code: ${code}`), {
-        code: "ERR_HTTP_INVALID_STATUS_CODE",
-      });
-    }
+    const code = checkedStatus(status);
     if (typeof second === "string") this.#res.statusMessage = second;
+    const statusMessage = checkedReason(this.#res.statusMessage);
     applyHeaders(this.#res, typeof second === "string" ? third : (second ?? third));
     this.#res.statusCode = code;
-    this.#fixed = { status: code, statusMessage: this.#res.statusMessage || undefined };
+    this.#fixed = { status: code, statusMessage };
     this.#res._header = heldHead;
     return this.#res;
   }
@@ -248,8 +224,15 @@ class Recorder implements Recording, ResponseHolder {
     if (this.#phase === "passing") this.#methods.original("addTrailers", [trailers]);
   }
 
+  fail(): void {
+    this.#letPass();
+    this.#methods.original("destroy", []);
+  }
+
   /** The handler gives its response up: no part of it was sent, and no answer stands for what was done. */
   destroy(error: unknown): unknown {
+    // On Node alone it has left by now.
+    if (this.#phase === "ended" && this.#liveness.destroyLater()) return this.#res;
     if (this.#phase === "held" || this.#phase === "overflow") {
       const hasOverflown = this.#hasOverflown();
       this.#letPass();
@@ -316,8 +299,7 @@ class Recorder implements Recording, ResponseHolder {
     return (
       this.#phase === "ended" ||
       this.#endedInOverflow ||
-      (this.#phase === "passing" &&
-        (this.#res.finished || (this.#isStreamEnding && !this.#isLeaving)))
+      (this.#phase === "passing" && (this.#res.finished || this.#passing?.isEnding() === true))
     );
   }
 
@@ -325,10 +307,9 @@ class Recorder implements Recording, ResponseHolder {
     return this.#phase === "overflow";
   }
 
-  #hold(chunk: unknown, encoding: unknown): void {
-    if (chunk === undefined || chunk === null) return;
+  #hold(buffer: Buffer | undefined): void {
+    if (buffer === undefined) return;
     const { maxBytes } = this.#options;
-    const buffer = toBuffer(chunk, encoding);
     this.#heldBytes += buffer.length;
     if (!this.#isDropping) this.#held.push(buffer);
     if (this.#heldBytes > maxBytes && this.#phase !== "overflow") this.#overflow("large");
@@ -367,6 +348,8 @@ class Recorder implements Recording, ResponseHolder {
     if (this.#phase === "passing") return;
     this.#phase = "passing";
     this.#res._header = null;
+    // What lies over our writeHead was called when the head was fixed, and what it did is stored.
+    this.#methods.takeAgain("writeHead");
     this.#liveness.end();
     for (const done of this.#waiting.splice(0)) process.nextTick(done);
   }
@@ -388,7 +371,7 @@ class Recorder implements Recording, ResponseHolder {
 
   /** By the method of before: what lies over ours since has done its part, and may think that all is over. */
   #endNow(body: Uint8Array): void {
-    this.#methods.original("end", endArguments(body));
+    this.#methods.original("end", this.#methods.isNodes("end") ? endArguments(body) : [body]);
     this.#tellClose();
   }
 

@@ -29,12 +29,6 @@ export type Unheld = "large" | "stream";
 /** Headers of our own for a response that is about to be sent. */
 export type Headers = readonly StoredHeader[];
 
-/** The first line of a response. */
-export interface StatusLine {
-  readonly status: number;
-  readonly statusMessage: string | undefined;
-}
-
 export interface Recording {
   /** Sends what was captured. */
   send(headers: Headers): void;
@@ -50,6 +44,8 @@ export interface Recording {
    * gone. False where nobody is there to answer.
    */
   answerEarly(response: StoredResponse, headers: Headers): boolean;
+  /** Cuts the connection: nothing can be sent, and the client must not wait for it. */
+  fail(): void;
   /** Forgets what was captured and gives the response back as the handler got it, for an error handler to use. */
   discard(): void;
 }

@@ -2,7 +2,8 @@
  * How a Node response is taken over. Owns: replacing its methods, and what `writeHead` does to its headers. Knows nothing of
  * recording.
  */
-import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from "node:http";
+import { ServerResponse } from "node:http";
+import type { OutgoingHttpHeader, OutgoingHttpHeaders } from "node:http";
 
 const replaced = [
   "write",
@@ -78,6 +79,16 @@ export class HeldMethods {
     while (count > 0 && args[count - 1] === undefined) count -= 1;
     const given = count === args.length ? args : args.slice(0, count);
     return Reflect.apply(this.#before(name), this.#res, given);
+  }
+
+  /** Takes the method again from what was laid over ours since. */
+  takeAgain(name: Replaced): void {
+    (this.#res as unknown as Record<string, Method>)[name] = methods[name];
+  }
+
+  /** True where the method of before is Node's own: others may read their arguments in another way. */
+  isNodes(name: Replaced): boolean {
+    return this.#before(name) === (ServerResponse.prototype as unknown as Methods)[name];
   }
 
   #before(name: Replaced): Method {

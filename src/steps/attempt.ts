@@ -75,6 +75,8 @@ class Attempt implements Steps {
   readonly #byName: ReadonlyMap<string, RecordedStep>;
   readonly #signal: AbortSignal;
   readonly #names = new Set<string>();
+  /** Transactions under way, also those that the handler does not await. */
+  readonly #open = new Set<Promise<unknown>>();
   #sent = 0;
   #position = 0;
   /** Set once; no step runs after it, and the handler's answer does not count. */
@@ -94,6 +96,16 @@ class Attempt implements Steps {
   }
 
   async run(handler: StepsHandler, request: StepsRequest): Promise<AttemptResult> {
+    const result = await this.#resultOf(handler, request);
+    // A handler that was left behind by a time limit begins no further step.
+    this.#end({ kind: "lost" }, "The attempt has ended.");
+    // What it left open locks the row of its key: whatever is written to that row next would have to wait.
+    if (this.#open.size > 0)
+      await untilAborted(Promise.allSettled(this.#open), this.#signal).catch(() => undefined);
+    return result;
+  }
+
+  async #resultOf(handler: StepsHandler, request: StepsRequest): Promise<AttemptResult> {
     try {
       const reply = await untilAborted(handler(request, this), this.#signal);
       if (this.#ended !== undefined) return this.#ended.result;
@@ -104,13 +116,20 @@ class Attempt implements Steps {
       if (ended !== undefined) return ended.result;
       if (error instanceof Definitive) return { kind: "reply", response: toResponse(error.reply) };
       return { kind: "failed", error };
-    } finally {
-      // A handler that was left behind by a time limit begins no further step.
-      this.#end({ kind: "lost" }, "The attempt has ended.");
     }
   }
 
   async transaction<Result>(name: string, work: (tx: never) => Promise<Result>): Promise<Result> {
+    const running = this.#transact(name, work);
+    this.#open.add(running);
+    try {
+      return await running;
+    } finally {
+      this.#open.delete(running);
+    }
+  }
+
+  async #transact<Result>(name: string, work: (tx: never) => Promise<Result>): Promise<Result> {
     const step = this.#begin(name, "transaction");
     const recorded = this.#byPosition.get(step.position);
     if (recorded !== undefined) return deserialise(recorded.result) as Result;

@@ -64,7 +64,13 @@ const defaultTimeoutMs = 5_000;
 /** Group commit: above this the answer comes later and the throughput grows no more. */
 const maxBatch = 200;
 const maxInFlight = 2;
+/** Bytes of bodies in one statement, so that it ends long before its time limit and fails nobody else's. */
+const maxBatchBytes = 4 * 1024 * 1024;
 const maxWaiting = 20_000;
+/** How long a batch waits for a row that somebody else has locked: longer than its own heartbeat may hold it on a slow disk. */
+const lockWait = "250ms";
+/** The same for each key of a batch that has failed for it, so that those whose rows are free come soon. */
+const knownLockWait = "20ms";
 /** Claims, and what is read for them; apart from the connections of holders, so that a flood of claims delays none. */
 const claimConnections = 4;
 const holderConnections = 4;
@@ -136,9 +142,14 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
     statement: Statement,
     ended: readonly Claim[],
     values: readonly unknown[],
+    isAgain: boolean,
   ): Promise<QueryResult> => {
     const hashes = ended.map((held) => hints.hashOf(held));
-    const result = await holders.run(statement, [...values, hashArray(hashes)]);
+    const result = await holders.run(statement, [
+      ...values,
+      hashArray(hashes),
+      isAgain ? knownLockWait : lockWait,
+    ]);
     const rows = (result.rows as (Slot & { awaited: boolean })[]).filter(({ awaited }) => awaited);
     hints.tell(rows.map(({ slot }) => hashes[slot - 1] as string));
     return result;
@@ -146,9 +157,12 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
   const complete = createBatcher<{ claim: Claim; completion: Completion }, number | undefined>({
     ...batching,
     nameOf: (item) => nameOf(item.claim),
-    send: async (items) => {
+    weightOf: ({ completion: { response } }) =>
+      response === "not_stored" ? 0 : response.body.byteLength,
+    maxWeight: maxBatchBytes,
+    send: async (items, isAgain) => {
       const ended = items.map((item) => item.claim);
-      const result = await end(statements.complete, ended, completeValues(items));
+      const result = await end(statements.complete, ended, completeValues(items), isAgain);
       return bySlot(
         items.length,
         result.rows as ({ replay_until_ms: number } & Slot)[],
@@ -159,8 +173,8 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
   const release = createBatcher<Claim, "ok" | "lost">({
     ...batching,
     nameOf,
-    send: async (items) => {
-      const result = await end(statements.release, items, holderValues(items));
+    send: async (items, isAgain) => {
+      const result = await end(statements.release, items, holderValues(items), isAgain);
       return bySlot(items.length, result.rows as Slot[], () => "ok" as const).map(
         (answer) => answer ?? "lost",
       );
@@ -274,7 +288,12 @@ function bySlot<Row extends Slot, Answer>(
   return answers;
 }
 
-/** Data exceptions and constraint violations belong to one row; everything else belongs to the batch. */
+/**
+ * Data exceptions, constraint violations and a lock that was not available (of complete.sql and release.sql) belong to one row;
+ * everything else belongs to the batch.
+ */
 function isBadRow(error: unknown): boolean {
-  return error instanceof InvalidElement || (isServerAnswer(error) && /^2[23]/.test(error.code));
+  return (
+    error instanceof InvalidElement || (isServerAnswer(error) && /^(2[23]|55P03)/.test(error.code))
+  );
 }

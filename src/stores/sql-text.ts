@@ -1,6 +1,7 @@
 /**
  * The embedded SQL, made ready for one schema. Owns: quoting, and the names under which statements are prepared.
  */
+import { hash } from "node:crypto";
 import { sql } from "../generated/scripts.js";
 import type { Statement } from "./connections.js";
 
@@ -9,10 +10,12 @@ export type Statements = Readonly<Record<StatementName, Statement>>;
 
 /** Puts the schema in the place of `:schema` in every statement. */
 export function statementsFor(schema: string): Statements {
+  const mark = hash("sha256", schema, "hex").slice(0, 16);
   const entries = Object.entries(sql).map(([name, text]) => [
     name,
     {
-      name: `oncekey_${name}`,
+      // Stores of several schemas may share the pool, and a name stands for one text on each of its connections.
+      name: schema === "public" ? `oncekey_${name}` : `oncekey_${name}_${mark}`,
       text: stripComments(text).replaceAll(":schema.", `${quoteIdentifier(schema)}.`),
     },
   ]);

@@ -214,6 +214,76 @@ describe("what runs here", () => {
   });
 });
 
+describe("a run that takes longer than its route allows", () => {
+  test("is held and waited for no longer", async () => {
+    const { clock, register, claim, add } = bench();
+    const held = await claim("a");
+    const end = add(held, "at_most_once", 15_000);
+    const drained = register.drain(60_000);
+    await clock.advance(10_000);
+    expect(register.running(held)?.claim).toEqual(held);
+    await clock.advance(10_000);
+    expect(register.running(held)).toBeUndefined();
+    expect(await Promise.race([drained, settled().then(() => "still waiting")])).toBe(0);
+    end();
+    expect(await register.drain(1_000)).toBe(0);
+  });
+
+  test("is held no longer where its claim was lost before", async () => {
+    const { clock, memory, events, register, claim, add } = bench();
+    const held = await claim("a");
+    add(held, "rerun", 25_000);
+    await memory.release(held);
+    await clock.advance(20_000);
+    expect(events).toEqual([{ type: "lost", guarantee: "rerun" }]);
+    const drained = register.drain(60_000);
+    await clock.advance(10_000);
+    expect(await Promise.race([drained, settled().then(() => "still waiting")])).toBe(0);
+    expect(events).toHaveLength(1);
+  });
+
+  test("does not end a later run of the key when it ends at last", async () => {
+    const { clock, memory, register, claim, add } = bench();
+    const first = await claim("a");
+    const endFirst = add(first, "rerun", 5_000);
+    await clock.advance(10_000);
+    await memory.release(first);
+    const second = await claim("a");
+    add(second);
+    endFirst();
+    expect(register.running(second)?.claim).toEqual(second);
+  });
+});
+
+describe("a claim under way", () => {
+  test("is waited for, and with it the run that it begins", async () => {
+    const { register, claim, add } = bench();
+    let answer: () => void = () => undefined;
+    const asked = new Promise<void>((resolve) => (answer = resolve));
+    const began = register.expect(asked.then(async () => add(await claim("a"))));
+    let isDrained = false;
+    const drained = register.drain(60_000).then(() => (isDrained = true));
+    await settled();
+    expect(isDrained).toBe(false);
+    answer();
+    const end = await began;
+    await settled();
+    expect(isDrained).toBe(false);
+    end();
+    await drained;
+  });
+
+  test.each([
+    ["is refused", () => Promise.resolve()],
+    ["fails", () => Promise.reject(new Error("never"))],
+  ])("that %s is waited for no longer", async (_how, begin) => {
+    const { register } = bench();
+    await register.expect(begin()).catch(() => undefined);
+    expect(await register.drain(0)).toBe(0);
+    expect(await Promise.race([register.drain(60_000), settled().then(() => "waiting")])).toBe(0);
+  });
+});
+
 describe("draining", () => {
   test("is over at once where nothing runs", async () => {
     expect(await bench().register.drain(1_000)).toBe(0);

@@ -5,7 +5,9 @@ import Fastify from "fastify";
 import type { FastifyInstance } from "fastify";
 
 import { oncekey } from "../../src/fastify.js";
+import type { Store } from "../../src/core/ports.js";
 import { memoryStore } from "../../src/stores/memory.js";
+import { waitFor } from "../support/wait-for.js";
 import { byInject, bySocket, callers } from "./fastify-calls.js";
 
 const apps: FastifyInstance[] = [];
@@ -48,6 +50,35 @@ describe.each(callers)("over %s", (_name, call) => {
     await call(app, below);
     expect((await call(app, below)).headers["idempotent-replayed"]).toBe("true");
     expect(app.hasDecorator("idempotent")).toBe(false);
+  });
+
+  test("does not run what a hook has answered while its key was being claimed", async () => {
+    const memory = memoryStore();
+    let mayClaim: () => void = () => undefined;
+    const gate = new Promise<void>((open) => (mayClaim = open));
+    const store: Store = {
+      ...memory,
+      claim: async (asked) => {
+        await gate;
+        return memory.claim(asked);
+      },
+    };
+    const app = newApp();
+    await app.register(oncekey, { ...options(), store });
+    let isInTime = false;
+    app.addHook("preHandler", (_request, reply, done) => {
+      done();
+      if (!isInTime) setImmediate(() => void reply.code(503).send("too slow"));
+    });
+    let runs = 0;
+    app.post("/orders", { config: { idempotency: true } }, async () => ({ run: (runs += 1) }));
+    const late = await call(app, { key, body });
+    expect([late.status, late.bytes.toString()]).toEqual([503, "too slow"]);
+    mayClaim();
+    isInTime = true;
+    await waitFor(async () => (await memory.find({ scope: "global", key })) === undefined);
+    const answered = await call(app, { key, body });
+    expect([answered.status, answered.json()]).toEqual([200, { run: 1 }]);
   });
 
   test("lets a context below have an instance of its own", async () => {

@@ -286,6 +286,22 @@ describe("handlerTimeoutMs", () => {
     expect(await laterAnswers()).toEqual(doneAndNotStored);
   });
 
+  test("lets a pipeline that begins after it end as if the client were there", async () => {
+    let finish: () => void = () => undefined;
+    const gate = new Promise<void>((resolve) => (finish = resolve));
+    let ended: Promise<void> | undefined;
+    route({ handlerTimeoutMs: 30 }, async (_req, res) => {
+      await gate;
+      ended = pipeline(Readable.from(["a", "b"]), res.type("text/plain"));
+    });
+    await retry().expect(504);
+    finish();
+    await waitFor(() => ended !== undefined);
+    await ended;
+    await waitFor(async () => (await row())?.state === "completed");
+    expect((await retry().expect(200)).text).toBe("ab");
+  });
+
   test("does nothing to a handler that is in time", async () => {
     route({ handlerTimeoutMs: 60_000 }, (_req, res) => void res.json({ run: runs }));
     await retry().expect(200, { run: 1 });

@@ -150,6 +150,7 @@ export const cases = {
   rejects: { title: "a rejected promise", status: 500 },
   "next-error": { title: "an error of 402 for the app's error handler", status: 402 },
   "throws-after-write": { title: "an error after the first write", ...brokenOff },
+  "throws-after-end": { title: "an error after the end", status: 201 },
   "end-twice": { title: "a second `end`" },
   "write-after-end": { title: "a write after the end" },
   destroy: { title: "`res.destroy()`", ...brokenOff },

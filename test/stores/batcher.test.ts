@@ -66,6 +66,89 @@ test("a batch is no larger, and no more are under way, than allowed", async () =
   expect(await Promise.all(all)).toEqual("ABCDEFG".split(""));
 });
 
+describe("a batch that has a limit to what it weighs", () => {
+  const weighing = { weightOf: (item: string) => Number(item.slice(1)), maxWeight: 10 };
+
+  test("takes what is no heavier, in the order of arrival", async () => {
+    const { add, batch } = open({ ...weighing, maxBatch: 100 });
+    const all = ["a5", "b5", "c1", "d4", "e6", "f1"].map(add);
+    for (const [index, expected] of [
+      ["a5", "b5"],
+      ["c1", "d4"],
+      ["e6", "f1"],
+    ].entries()) {
+      expect((await batch(index)).items).toEqual(expected);
+      (await batch(index)).answer();
+    }
+    await Promise.all(all);
+  });
+
+  test("takes one that is heavier by itself alone", async () => {
+    const { add, batch } = open({ ...weighing, maxBatch: 100 });
+    const all = ["a99", "b1", "c99", "d1"].map(add);
+    for (const [index, expected] of [["a99"], ["b1"], ["c99"], ["d1"]].entries()) {
+      expect((await batch(index)).items).toEqual(expected);
+      (await batch(index)).answer();
+    }
+    await Promise.all(all);
+  });
+
+  test("lets nobody pass an item of its own name that has no room", async () => {
+    const { add, batch } = open({ ...weighing, maxBatch: 100 });
+    const all = ["a9", "b9", "b1"].map(add);
+    for (const [index, expected] of [["a9"], ["b9"], ["b1"]].entries()) {
+      expect((await batch(index)).items).toEqual(expected);
+      (await batch(index)).answer();
+    }
+    await Promise.all(all);
+  });
+});
+
+test("what has failed by itself comes again beside the batches of others, one by one", async () => {
+  const { add, sent, batch } = open();
+  const fail = async (index: number): Promise<void> => (await batch(index)).fail("poisoned");
+  const first = ["a1", "bad", "c1"].map(add);
+  const outcomes = Promise.allSettled(first);
+  await fail(0);
+  (await batch(1)).answer();
+  await fail(2);
+  (await batch(3)).answer();
+  expect((await outcomes).map(({ status }) => status)).toEqual([
+    "fulfilled",
+    "rejected",
+    "fulfilled",
+  ]);
+  const again = ["bad", "b2"].map(add);
+  const others = ["d1", "e1"].map(add);
+  expect((await batch(4)).items).toEqual(["bad"]);
+  expect((await batch(5)).items).toEqual(["d1", "e1"]);
+  (await batch(5)).answer();
+  await Promise.all(others);
+  expect(sent).toHaveLength(6);
+  (await batch(4)).answer();
+  expect((await batch(6)).items).toEqual(["b2"]);
+  (await batch(6)).answer();
+  await Promise.all(again);
+  // It went well, so that it is like any other.
+  const third = ["f1", "bad"].map(add);
+  expect((await batch(7)).items).toEqual(["bad", "f1"]);
+  (await batch(7)).answer();
+  await Promise.all(third);
+});
+
+test("what waits to leave alone counts among what may wait", async () => {
+  const { add, batch } = open({ maxWaiting: 2 });
+  const outcomes = Promise.allSettled(["a1", "bad"].map(add));
+  for (const index of [0, 1, 2]) (await batch(index)).fail("poisoned");
+  await outcomes;
+  const all = [add("bad")];
+  await batch(3);
+  all.push(add("b2"), add("b3"));
+  await expect(add("c1")).rejects.toThrow("more than 2 operations wait");
+  for (const index of [3, 4, 5]) (await batch(index)).answer();
+  expect(await Promise.all(all)).toEqual(["BAD", "B2", "B3"]);
+});
+
 test("a poisoned batch is sent one by one, and fails for the bad item alone", async () => {
   const { add, sent, batch } = open();
   const all = ["a", "b", "c"].map(add);

@@ -58,9 +58,10 @@ function valuesOf(name: Batched, size: number): unknown[] {
         all(windows.replayWindowMs),
         all(windows.dedupeWindowMs),
         hashes,
+        "250ms",
       ];
     case "release":
-      return [...held, hashes];
+      return [...held, hashes, "250ms"];
     case "heartbeat":
       return [...held, leaseMs];
     default:

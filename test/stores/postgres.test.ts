@@ -1,7 +1,9 @@
+import { randomBytes } from "node:crypto";
+
 import pg from "pg";
 
 import type { CacheableStore, OpenTransaction } from "../../src/core/ports.js";
-import type { KeyRef } from "../../src/core/record.js";
+import type { Claim, KeyRef } from "../../src/core/record.js";
 import { migrate, postgresStore } from "../../src/stores/postgres.js";
 import { lockHash } from "../../src/stores/rows.js";
 import { waitFor } from "../support/wait-for.js";
@@ -159,6 +161,16 @@ describe("batches", () => {
     );
   });
 
+  test("large responses that end together are stored within the time of one statement", async () => {
+    const hasty = postgresStore({ pool: database.pool, timeoutMs: 500 });
+    const refs = Array.from({ length: 60 }, (_, index) => ({ ...ref, key: `large-${index}` }));
+    const claims = await Promise.all(refs.map((each) => claimed(hasty.claim(newRequest(each)))));
+    const large = { ...completion, response: { ...created, body: randomBytes(1024 * 1024) } };
+    const answers = await Promise.all(claims.map((claim) => hasty.complete(claim, large)));
+    expect(new Set(answers.map(({ kind }) => kind))).toEqual(new Set(["ok"]));
+    await hasty.close();
+  });
+
   test("10,000 keys in flight are claimed and completed, each with its own answer", async () => {
     const refs = Array.from({ length: 10_000 }, (_, index) => ({ ...ref, key: `k${index}` }));
     const claims = await Promise.all(refs.map((each) => claimed(store.claim(newRequest(each)))));
@@ -181,6 +193,28 @@ describe("locked rows", () => {
     const renewed = (await store.find(other))?.record.leaseUntilMs ?? 0;
     expect((await store.find(ref))?.record.leaseUntilMs).toBe(before?.record.leaseUntilMs);
     expect(renewed).toBeGreaterThan(before?.record.leaseUntilMs ?? Infinity);
+  });
+
+  test.each(["complete", "release"] as const)("fail alone in a batch of %s", async (verb) => {
+    const refs = Array.from({ length: 50 }, (_, index) => ({ ...ref, key: `k${index}` }));
+    const claims = await Promise.all(refs.map((each) => claimed(store.claim(newRequest(each)))));
+    const end = (claim: Claim): Promise<unknown> =>
+      verb === "complete" ? store.complete(claim, completion) : store.release(claim);
+    const [locked, free] = [claims.slice(0, 20), claims.slice(20)];
+    const lockRows = "SELECT FROM idempotency_keys WHERE scope = $1 AND key = ANY ($2) FOR UPDATE";
+    const keys = locked.map(({ key }) => key);
+    await whileLocked(database.pool, lockRows, [ref.scope, keys], async () => {
+      const beganMs = performance.now();
+      const failed = locked.map((claim) => end(claim).catch(({ code }: { code?: string }) => code));
+      await Promise.all(free.map(end));
+      // The limit of a statement is five seconds, and that of a batch which waits for a row a quarter of one.
+      expect(performance.now() - beganMs).toBeLessThan(4_000);
+      expect(await Promise.all(failed)).toEqual(locked.map(() => "55P03"));
+    });
+    await Promise.all(locked.map(end));
+    const found = await Promise.all(refs.map((each) => store.find(each)));
+    const state = verb === "complete" ? "completed" : undefined;
+    expect(found.map((each) => each?.record.state)).toEqual(refs.map(() => state));
   });
 
   test("are taken over by nobody", async () => {

@@ -28,6 +28,7 @@ const absent: Partial<Record<CaseName, string>> = {
   "send-file-precondition": "a plugin's: there is no `sendFile`",
   "gzip-in-front": "hooks compress what the handler has replied, so behind the claim",
   "throws-after-write": "after `reply.hijack()` Fastify leaves errors to the app",
+  "throws-after-end": "after `reply.hijack()` Fastify leaves errors to the app",
 };
 
 const handles = new Set(caseNames.filter((name) => absent[name] === undefined));

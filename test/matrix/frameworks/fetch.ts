@@ -44,6 +44,7 @@ const absent: Partial<Record<CaseName, string>> = {
   "send-file-not-modified": "there is no `sendFile`",
   "send-file-precondition": "there is no `sendFile`",
   "throws-after-write": "the same as a stream that fails half way",
+  "throws-after-end": noWrites,
   "end-twice": noWrites,
   "write-after-end": noWrites,
   destroy: noWrites,

@@ -228,6 +228,10 @@ export const nodeHandlers: Partial<Record<CaseName, NodeHandler>> = {
     res.write("half of it");
     throw new AppError(500, "a bug in the middle");
   },
+  "throws-after-end": (_req, res) => {
+    res.writeHead(201).end("paid");
+    throw new AppError(500, "a bug after the end");
+  },
   "end-twice": (_req, res) => {
     res.on("error", () => undefined);
     res.end("once");
