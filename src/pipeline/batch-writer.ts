@@ -156,6 +156,8 @@ export class BatchWriter<Row extends object> {
     } catch (error) {
       // The first is the ledger's; without its table the schema is not there.
       if (error instanceof BatchFault && error.index === 0) throw asSchemaError(error.cause);
+      // The probe, which comes behind the shape: its keys are of a type that the column is not any more.
+      if (sqlStateOf(error) === "42883") throw changed(this.#table, error);
       throw error;
     }
   }

@@ -55,8 +55,10 @@ test.each(["timestamp", "date"])("an event's time must have a zone: %s", async (
 
 test("an event's time may be of a domain", async () => {
   await database.pool.query("CREATE DOMAIN moment AS timestamptz");
-  const { aggregate } = await open({ at: "moment" });
+  const { aggregate, source } = await open({ at: "moment" });
   await aggregate.prepare();
+  await database.pool.query(`INSERT INTO ${source} VALUES ('a', 'm', '2026-01-01T00:00:00Z')`);
+  expect(await aggregate.recomputeMarked()).toMatchObject({ written: 1 });
 });
 
 describe("keys that a trigger refuses", () => {

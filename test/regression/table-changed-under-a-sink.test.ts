@@ -34,6 +34,15 @@ test.each([
   },
 );
 
+test("keys of another type are not looked up", async () => {
+  const table = await createTable("id int PRIMARY KEY, v int");
+  const sink = open({ ...plain, table });
+  await sink.writeBatch([{ id: 1, v: 1 }]);
+  await database.pool.query(`ALTER TABLE ${table} ALTER COLUMN id TYPE text`);
+  await expect(sink.writeBatch([{ id: 2, v: 2 }])).rejects.toMatchObject(unsuitable);
+  expect(await sink.writeBatch([{ id: "2", v: 2 }])).toEqual(counts(1, 0, 0, 0));
+});
+
 test("a change that is under way is waited for, and then seen", async () => {
   const table = await createTable("id int PRIMARY KEY, v bigint");
   const sink = open({ ...plain, table });
