@@ -60,7 +60,12 @@ export async function cutPart(
       break;
     }
     const from = held.skipLineEnds(end);
-    const to = held.lineEnd(from);
+    let to = held.lineEnd(from);
+    // The rest of a line of a usual length may not have been read yet.
+    while (to === undefined && held.bytes.length - from <= options.maxRecordBytes) {
+      await held.more();
+      to = held.lineEnd(from);
+    }
     end = to ?? from;
     if (to === undefined) break;
     records.push({ from, to, values: undefined, problem: problemOf(error, options) });

@@ -3,7 +3,7 @@
  * marking and computing never disagree.
  */
 import { createHash } from "node:crypto";
-import { quoteIdentifier } from "../stores/sql-text.js";
+import { quoteIdentifier, quoteLiteral, quoteTable } from "../stores/sql-text.js";
 import type { ResolvedAggregate } from "./aggregate-options.js";
 
 /**
@@ -13,6 +13,12 @@ import type { ResolvedAggregate } from "./aggregate-options.js";
 const slack = "interval '3 hours'";
 /** Local time is never further from UTC, not even before there were zones. */
 const mostOffset = "interval '16 hours'";
+
+/** Names mean to a trigger what they mean to a recompute, whoever writes the event, and whatever temporary tables that one has. */
+const ownPath = "SET search_path FROM CURRENT";
+const setPath = `SELECT set_config('search_path', concat_ws(', ',
+  (SELECT string_agg(quote_ident(name), ', ' ORDER BY place) FROM unnest(current_schemas(false)) WITH ORDINALITY s(name, place)),
+  'pg_temp'), true)`;
 
 /** What of a description is SQL text. */
 export interface AggregateSql {
@@ -126,9 +132,16 @@ export function aggregateSql(
     )
     SELECT (SELECT count(*) FROM written)::int AS written, (SELECT count(*) FROM removed)::int AS removed`;
 
-  const triggers = triggerNames(target, [recompute, mark(placed("changed")), lockHash, source]);
+  const triggers = triggerNames(target, [
+    recompute,
+    mark(placed("changed")),
+    lockHash,
+    source,
+    ownPath,
+    setPath,
+  ]);
   const triggerFunction = (suffix: string, from: string): string => `
-    CREATE OR REPLACE FUNCTION ${q(schema)}.${q(`${triggers.now}_${suffix}`)}() RETURNS trigger LANGUAGE plpgsql AS $oncekey$
+    CREATE OR REPLACE FUNCTION ${q(schema)}.${q(`${triggers.now}_${suffix}`)}() RETURNS trigger LANGUAGE plpgsql ${ownPath} AS $oncekey$
     BEGIN
       -- Whoever changes a time zone waits for those who have read the old one.
       PERFORM pg_advisory_xact_lock_shared(${lockHash});
@@ -173,6 +186,7 @@ export function aggregateSql(
       ) p, generate_series(-1, 1) n
       WHERE true${whereText("p", where, 1)}`,
     install: [
+      setPath,
       triggerFunction("i", one),
       triggerFunction("u", both),
       triggerFunction("d", one),
@@ -209,15 +223,4 @@ function zoneOf({ day, key }: ResolvedAggregate): {
     join: (alias) =>
       `LEFT JOIN ${quoteTable(table)} z ON ${shared.map((part) => `z.${part} = ${alias}.${part}`).join(" AND ")}`,
   };
-}
-
-/** `sales.events` as `"sales"."events"`. */
-export function quoteTable(table: string): string {
-  return table.split(".").map(quoteIdentifier).join(".");
-}
-
-/** Safe whatever standard_conforming_strings says: an escape string where there is a backslash. */
-function quoteLiteral(text: string): string {
-  const quoted = `'${text.replaceAll("'", "''").replaceAll("\\", "\\\\")}'`;
-  return text.includes("\\") ? ` E${quoted}` : quoted;
 }

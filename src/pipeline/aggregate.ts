@@ -2,12 +2,13 @@
  * Aggregates that are replaced and never added to: a row for each key and day is computed anew from all its events. Owns: the order
  * of lock, snapshot and marks that makes this right while events keep arriving. Never decides when; a worker or a caller does.
  */
+import { isSafeNumber, parse } from "lossless-json";
 import type { Pool, PoolClient } from "pg";
 import { IdempotencyError } from "../core/errors.js";
 import { asSchemaError } from "../stores/connections.js";
 import { lockHash } from "../stores/rows.js";
 import { sqlStateOf } from "../stores/sql-state.js";
-import { checkSchemaName, quoteIdentifier, statementsFor } from "../stores/sql-text.js";
+import { checkSchemaName, quoteIdentifier, quoteTable, statementsFor } from "../stores/sql-text.js";
 import type { Statements } from "../stores/sql-text.js";
 import { resolveAggregate } from "./aggregate-options.js";
 import type {
@@ -18,7 +19,7 @@ import type {
   ResolvedAggregate,
   TimeZoneChange,
 } from "./aggregate-options.js";
-import { aggregateSql, quoteTable, triggerNames } from "./aggregate-sql.js";
+import { aggregateSql, triggerNames } from "./aggregate-sql.js";
 import type { AggregateSql } from "./aggregate-sql.js";
 
 /** The verbs of one aggregate. Any number of processes may use them at once. */
@@ -139,7 +140,8 @@ class PostgresAggregate implements Aggregate {
       return { ...counts, hasMore: counts.keys > 0 };
     } catch (error) {
       if (!isDataFault(error)) throw error;
-      return { ...(await this.#oneByOne(keys.slice(0, batchKeys))), hasMore: false };
+      const counts = await this.#inHalves(keys.slice(0, batchKeys));
+      return { ...counts, hasMore: counts.keys > 0 };
     }
   }
 
@@ -195,27 +197,26 @@ class PostgresAggregate implements Aggregate {
     });
   }
 
-  /** A key that fails must not hold up the others. */
-  async #oneByOne(keys: readonly string[]): Promise<RecomputeCounts> {
-    let total = noCounts;
-    for (const key of keys) {
-      try {
-        total = sum(total, await this.#compute("aggregate-lock-free", [this.name, [key], 1]));
-      } catch (error) {
-        if (!isDataFault(error)) throw error;
-        total = { ...total, failed: total.failed + 1 };
-        await this.#inTransaction(async (tx) => {
-          const held = await tx.query(this.#statements["aggregate-lock-free"].text, [
-            this.name,
-            [key],
-            1,
-          ]);
-          if (held.rowCount === 0) return;
-          await tx.query(this.#statements["aggregate-set-back"].text, [this.name, key]);
-        });
-      }
+  /** A key that fails must not hold up the others: it is found by halves, and put behind them. */
+  async #inHalves(keys: readonly string[]): Promise<RecomputeCounts> {
+    try {
+      return await this.#compute("aggregate-lock-free", [this.name, keys, keys.length]);
+    } catch (error) {
+      if (!isDataFault(error)) throw error;
+      const half = keys.length >> 1;
+      if (half === 0) return this.#setBack(keys);
+      return sum(await this.#inHalves(keys.slice(0, half)), await this.#inHalves(keys.slice(half)));
     }
-    return total;
+  }
+
+  async #setBack(key: readonly string[]): Promise<RecomputeCounts> {
+    await this.#inTransaction(async (tx) => {
+      const lock = this.#statements["aggregate-lock-free"].text;
+      const held = await tx.query(lock, [this.name, key, 1]);
+      if (held.rowCount === 0) return;
+      await tx.query(this.#statements["aggregate-set-back"].text, [this.name, ...key]);
+    });
+    return { ...noCounts, failed: 1 };
   }
 
   /** The lock, then the snapshot. */
@@ -263,7 +264,7 @@ class PostgresAggregate implements Aggregate {
   }
 
   async #readTypes(): Promise<ReadonlyMap<string, string>> {
-    const { pool, target } = this.#options;
+    const { pool, source, target } = this.#options;
     const result = await pool.query<{ column: string; type: string }>(
       `SELECT attname AS column, format_type(atttypid, atttypmod) AS type FROM pg_attribute
        WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped`,
@@ -277,6 +278,12 @@ class PostgresAggregate implements Aggregate {
     // Its text depends on the session's time zone.
     if (this.#columns.some((column) => types.get(column)?.startsWith("timestamp")))
       throw invalid("a column of the key must not be a time");
+    // Of a time without a zone AT TIME ZONE does the opposite, and its day would be that of whose session it is.
+    const { fields } = await pool.query(
+      `SELECT ${quoteIdentifier(day.of)} FROM ${quoteTable(source)} LIMIT 0`,
+    );
+    if (fields[0]?.dataTypeID !== timestamptz)
+      throw invalid(`the column ${day.of} of ${source} must be of type timestamptz`);
     if (types.get(day.column) !== "date")
       throw invalid(`the column ${day.column} of ${target} must be of type date`);
     return types;
@@ -298,7 +305,10 @@ class PostgresAggregate implements Aggregate {
   }
 
   #decode(text: string): AggregateKey {
-    const parts = JSON.parse(text) as (string | number | boolean)[];
+    // Numbers beyond 2^53 stay texts, which are read as the column's type again.
+    const parts = parse(text, undefined, (digits) =>
+      isSafeNumber(digits) ? Number(digits) : digits,
+    ) as (string | number | boolean)[];
     return Object.fromEntries(
       this.#columns.map((column, index) => [column, parts[index] as string]),
     );
@@ -329,6 +339,8 @@ function daysOf(keys: readonly string[]): readonly [string, string] {
   return [days[0] as string, days.at(-1) as string];
 }
 
+/** Its number among the types of every server; that of a domain is its base's. */
+const timestamptz = 1184;
 const noCounts: RecomputeCounts = { keys: 0, written: 0, removed: 0, failed: 0 };
 
 function sum(a: RecomputeCounts, b: RecomputeCounts): RecomputeCounts {
@@ -346,9 +358,9 @@ function piecesOf<T>(all: readonly T[], size: number): readonly (readonly T[])[]
   return pieces;
 }
 
-/** A value that the target cannot hold, or a rule that it breaks: trying again changes nothing. */
+/** A value that the target cannot hold, a rule that it breaks, what a trigger raises: trying again changes nothing. */
 function isDataFault(error: unknown): boolean {
-  return /^2[23]/.test(sqlStateOf(error) ?? "");
+  return /^(?:2[123]|44|54|P0001)/.test(sqlStateOf(error) ?? "");
 }
 
 function invalid(detail: string): IdempotencyError {

@@ -65,11 +65,11 @@ export class BatchWriter<Row extends object> {
     const { clock, retryForMs } = this.#options;
     const startedMs = clock.monotonicMs();
     for (let tries = 0; ; tries += 1) {
-      const outcome = await this.#try(batch);
+      let outcome: Outcome | undefined = await this.#try(batch);
       if (outcome.kind === "written") return outcome.counts;
-      if (outcome.kind === "overtaken") this.#stagedLeft = stagedAfterOvertaken;
-      else if (outcome.kind === "refused") await this.#setAside(batch, outcome.cause);
-      else {
+      if (outcome.kind === "refused") outcome = await this.#setAside(batch, outcome.cause);
+      if (outcome?.kind === "overtaken") this.#stagedLeft = stagedAfterOvertaken;
+      else if (outcome?.kind === "again") {
         const pauseMs = pauseAfter(tries, clock.random());
         if (clock.monotonicMs() - startedMs + pauseMs > retryForMs) throw gaveUp(outcome.cause);
         await clock.sleep(pauseMs);
@@ -79,14 +79,16 @@ export class BatchWriter<Row extends object> {
 
   async #try(batch: NamedBatch<Row>): Promise<Outcome> {
     let session: BatchSession | undefined;
+    const isDirect = this.#isDirect(batch);
     try {
       session = await this.#open();
-      return await this.#attempt(session, batch);
+      return await this.#attempt(session, batch, isDirect);
     } catch (error) {
       await session?.rollback();
       return this.#judge(
         error,
         session === undefined ? !(error instanceof TypeError) : session.isLost,
+        isDirect,
       );
     } finally {
       session?.release();
@@ -98,19 +100,27 @@ export class BatchWriter<Row extends object> {
     return BatchSession.open({ pool: this.#own, timeoutMs, pooler });
   }
 
-  async #attempt(session: BatchSession, batch: NamedBatch<Row>): Promise<Outcome> {
+  async #attempt(
+    session: BatchSession,
+    batch: NamedBatch<Row>,
+    isDirect: boolean,
+  ): Promise<Outcome> {
     const rows = batch.rows.sorted();
-    const isDirect = this.#isDirect(batch);
     const { target } = this.#table;
     const enter = this.#statement("batch-begin", [target, batch.batchId, batch.digest ?? null]);
     const probe = isDirect ? [this.#probe(batch.rows, rows)] : [];
-    const [entered, found] = await this.#begin(session, [enter, ...probe]);
+    const [entered, , shape, found] = await this.#begin(session, [
+      enter,
+      ...this.#sql.watch,
+      ...probe,
+    ]);
     if (entered?.rows.length === 0) {
       const counts = await this.#find(session, batch);
       return counts === undefined
         ? again("the ledger row of this batch was removed")
         : { kind: "written", counts };
     }
+    checkShape(this.#table, shape);
     const duplicates = batch.rows.duplicates;
     const done =
       found === undefined
@@ -134,7 +144,7 @@ export class BatchWriter<Row extends object> {
     if (end.kind === "committed") return { kind: "written", counts };
     if (end.kind === "unknown") return { kind: "again", cause: end.cause };
     await session.rollback();
-    return this.#judge(end.cause, session.isLost);
+    return this.#judge(end.cause, session.isLost, isDirect);
   }
 
   async #begin(
@@ -146,6 +156,8 @@ export class BatchWriter<Row extends object> {
     } catch (error) {
       // The first is the ledger's; without its table the schema is not there.
       if (error instanceof BatchFault && error.index === 0) throw asSchemaError(error.cause);
+      // The probe, which comes behind the shape: its keys are of a type that the column is not any more.
+      if (sqlStateOf(error) === "42883") throw changed(this.#table, error);
       throw error;
     }
   }
@@ -195,19 +207,28 @@ export class BatchWriter<Row extends object> {
     if (rows.length === 0) return { ...none, ties: 0 };
     await stage(session, this.#sql, batch.copyBytes(rows));
     const ties = batch.hasTies ? await this.#dropTies(session, rows) : new Set<number>();
-    const { inTransaction } = this.#options;
-    if (inTransaction !== undefined)
-      await runGuarded(session, (query) =>
-        inTransaction({
-          query,
-          rows: [...rows].filter((_, index) => !ties.has(index)).map((place) => batch.rowAt(place)),
-          staged: `pg_temp.${this.#sql.staged}`,
-          table: this.#table.quoted,
-          batchId,
-        }),
-      );
+    await this.#runHook(session, { rows: batch, batchId }, rows, ties);
     const left = rows.length - ties.size;
     return { ...(await upsertStaged(session, this.#sql, left)), ties: ties.size };
+  }
+
+  async #runHook(
+    session: BatchSession,
+    { rows: batch, batchId }: Pick<NamedBatch<Row>, "rows" | "batchId">,
+    rows: Places,
+    ties: ReadonlySet<number>,
+  ): Promise<void> {
+    const { inTransaction } = this.#options;
+    if (inTransaction === undefined) return;
+    await runGuarded(session, (query) =>
+      inTransaction({
+        query,
+        rows: [...rows].filter((_, index) => !ties.has(index)).map((place) => batch.rowAt(place)),
+        staged: `pg_temp.${this.#sql.staged}`,
+        table: this.#table.quoted,
+        batchId,
+      }),
+    );
   }
 
   /** The places of rows that another row of their key beats. */
@@ -241,43 +262,69 @@ export class BatchWriter<Row extends object> {
   }
 
   /** `isLost`: the connection is, so that nobody knows what the server would have said. */
-  #judge(given: unknown, isLost: boolean): Outcome {
+  #judge(given: unknown, isLost: boolean, isDirect: boolean): Outcome {
     const error = given instanceof BatchFault ? given.cause : given;
     if (error instanceof IdempotencyError) throw error;
     const state = sqlStateOf(error);
-    const { constraint } = error as { readonly constraint?: unknown };
-    if (state === "23505" && this.#table.keyIndexes.includes(String(constraint)))
+    const { constraint, schema, table } = error as {
+      readonly constraint?: unknown;
+      readonly schema?: unknown;
+      readonly table?: unknown;
+    };
+    // Only COPY meets its own index. Elsewhere it is a statement of the user, on whatever table.
+    const isOwn = isDirect && `${String(schema)}.${String(table)}` === this.#table.target;
+    if (state === "23505" && isOwn && this.#table.keyIndexes.includes(String(constraint)))
       return { kind: "overtaken" };
     // Another process entered the batch after the ledger row was reaped, or the two met in a way that needs another look.
     if (state === "23505" && constraint === "idempotency_batches_pkey") return again(error);
-    if (isRowFault(state)) return { kind: "refused", cause: error };
+    if (this.#isRowFault(state)) return { kind: "refused", cause: error };
     if (isLost || isConflict(error) || isTransient(state)) return again(error);
-    if (state === "42P01" || state === "42703")
-      throw new IdempotencyError("table_unsuitable", {
-        detail: `The table ${this.#table.target} has changed since the sink was opened.`,
-        cause: error,
-      });
+    if (state === "42P01" || state === "42703") throw changed(this.#table, error);
     throw error;
   }
 
+  /** Texts that the server casts can also be no name, or have no syntax of their type's own. */
+  #isRowFault(state: string | undefined): boolean {
+    const isCast = this.#table.columns.some((column) => column.isCast);
+    return isRowFault(state) || (isCast && ["42601", "42602", "42704"].includes(state ?? ""));
+  }
+
   /** Finds the rows that the server refuses, and goes on without them. */
-  async #setAside(batch: NamedBatch<Row>, cause: unknown): Promise<void> {
-    const session = await this.#open();
+  async #setAside(batch: NamedBatch<Row>, cause: unknown): Promise<Outcome | undefined> {
+    let session: BatchSession | undefined;
     let refused: readonly RefusedRow<Row>[];
     try {
-      refused = await findRefused(session, this.#sql, batch.rows, isRowFault);
+      const opened = (session = await this.#open());
+      refused = await findRefused(opened, batch.rows, this.#sql, {
+        begun: (shape) => checkShape(this.#table, shape),
+        isRowFault: (state) => this.#isRowFault(state),
+        prepare:
+          this.#options.inTransaction === undefined
+            ? undefined
+            : (rows) => this.#prepare(opened, batch, rows),
+      });
     } catch (error) {
-      const outcome = this.#judge(error, session.isLost);
-      if (outcome.kind === "again") return;
+      const isLost = session === undefined ? !(error instanceof TypeError) : session.isLost;
+      const outcome = this.#judge(error, isLost, false);
+      if (outcome.kind === "again") return outcome;
       throw cause;
     } finally {
-      await session.rollback();
-      session.release();
+      await session?.rollback();
+      session?.release();
     }
     // It came from somewhere else, such as a statement of inTransaction.
     if (refused.length === 0) throw cause;
     await batch.onRefused(refused);
     batch.rows.remove(new Set(refused.map(({ place }) => place)));
+    return undefined;
+  }
+
+  /** Rows may only be storable with what `inTransaction` writes before them. */
+  async #prepare(session: BatchSession, batch: NamedBatch<Row>, rows: Places): Promise<void> {
+    await stage(session, this.#sql, batch.rows.copyBytes(rows));
+    const ties = batch.rows.hasTies ? await this.#dropTies(session, rows) : new Set<number>();
+    await this.#runHook(session, batch, rows, ties);
+    await session.run([{ text: this.#sql.clearStaged, values: [] }]);
   }
 
   #statement(
@@ -320,6 +367,18 @@ function isTransient(state: string | undefined): boolean {
 function gaveUp(cause: unknown): IdempotencyError {
   const code = isConflict(cause) ? "transaction_conflict" : "store_unavailable";
   return new IdempotencyError(code, { detail: "The batch could not be written in time.", cause });
+}
+
+function changed({ target }: SinkTable, cause: unknown): IdempotencyError {
+  return new IdempotencyError("table_unsuitable", {
+    detail: `The table ${target} has changed since the sink was opened.`,
+    cause,
+  });
+}
+
+/** @throws `table_unsuitable` where rows were encoded for another table than is there now */
+function checkShape(table: SinkTable, answer: WireAnswer | undefined): void {
+  if (answer?.rows[0]?.[0] !== table.shape) throw changed(table, undefined);
 }
 
 function dropped({ target }: SinkTable): IdempotencyError {

@@ -4,11 +4,12 @@
  */
 import type { Pool } from "pg";
 import { IdempotencyError } from "../core/errors.js";
-import { quoteIdentifier, statementsFor } from "../stores/sql-text.js";
+import { quoteIdentifier, quoteTable, statementsFor } from "../stores/sql-text.js";
 import { encodeCast, encoderFor } from "./encoders.js";
 import type { ColumnType } from "./encoders.js";
 import type { SinkDescription } from "./description.js";
 import type { Encoder } from "./row-buffer.js";
+import { shapeSql } from "./table-shape.js";
 
 /** A column as a sink writes it. */
 export interface SinkColumn {
@@ -16,6 +17,8 @@ export interface SinkColumn {
   readonly type: ColumnType;
   /** As SQL writes it. */
   readonly shown: string;
+  /** The same without a length or a precision. */
+  readonly bare: string;
   readonly isNotNull: boolean;
   readonly encode: Encoder;
   /** Its values travel as text, and the server casts them. */
@@ -37,6 +40,8 @@ export interface SinkTable {
   readonly hasLargestKey: boolean;
   /** COPY into the table itself would do the same as INSERT. */
   readonly takesCopy: boolean;
+  /** What {@link shapeSql} answered when the catalog was read. */
+  readonly shape: string;
 }
 
 /** Types whose equal values have equal bytes as they are encoded here, so that a key's bytes are the key. */
@@ -62,6 +67,7 @@ interface TableRow {
   readonly indexes: readonly {
     readonly name: string;
     readonly primary: boolean;
+    readonly deterministic: boolean;
     readonly columns: readonly string[];
   }[];
 }
@@ -71,6 +77,7 @@ interface ColumnRow {
   readonly type: string;
   readonly type_oid: string;
   readonly shown: string;
+  readonly bare: string;
   readonly modifier: number;
   readonly built_in: boolean;
   readonly element: string | null;
@@ -90,8 +97,13 @@ export async function readTable(pool: Pool, description: SinkDescription): Promi
   if (row === undefined) throw unsuitable(description, ["there is no such table"]);
   if (row.kind !== "r" && row.kind !== "p")
     throw unsuitable(description, [`it is ${kinds[row.kind] ?? "no table"}`]);
+  // Read first: what is changed behind it, every batch finds out.
+  const shapes = await pool.query<{ shape: string }>(
+    shapeSql(given, description.columns, keyOf(description)),
+  );
   const columns = await pool.query<ColumnRow>(statements["sink-columns"].text, [row.oid]);
-  return describe(description, row, new Map(columns.rows.map((column) => [column.name, column])));
+  const catalog = new Map(columns.rows.map((column) => [column.name, column]));
+  return describe(description, row, catalog, shapes.rows[0]?.shape ?? "");
 }
 
 /** The key's columns in the description's order. */
@@ -103,6 +115,7 @@ function describe(
   description: SinkDescription,
   table: TableRow,
   catalog: ReadonlyMap<string, ColumnRow>,
+  shape: string,
 ): SinkTable {
   const key = keyOf(description);
   const { version } = description;
@@ -117,6 +130,10 @@ function describe(
     problems.push(
       `no unique index is on exactly (${key.join(", ")}); a partial or deferrable one does not count`,
     );
+  // ON CONFLICT takes each of them for the key's.
+  const odd = keyIndexes.find(({ deterministic }) => !deterministic);
+  if (odd !== undefined)
+    problems.push(`the index ${odd.name} has a collation that takes different texts for equal`);
   if (problems.length > 0) throw unsuitable(description, problems);
   const columns = names.map((name) => toColumn(catalog.get(name) as ColumnRow, key.includes(name)));
   return {
@@ -135,6 +152,7 @@ function describe(
       !table.rules &&
       !table.row_security &&
       !columns.some(({ isCast }) => isCast),
+    shape,
   };
 }
 
@@ -169,15 +187,11 @@ function toColumn(row: ColumnRow, isKey: boolean): SinkColumn {
     name: row.name,
     type,
     shown: row.shown,
+    bare: row.bare,
     isNotNull: row.not_null || isKey,
     encode: encode ?? encodeCast,
     isCast: encode === undefined,
   };
-}
-
-/** As the catalog spells it: `table`, or `schema.table`. */
-function quoteTable(table: string): string {
-  return table.split(".").map(quoteIdentifier).join(".");
 }
 
 function unsuitable({ table }: SinkDescription, problems: readonly string[]): IdempotencyError {

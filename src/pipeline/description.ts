@@ -69,7 +69,8 @@ export interface SinkBatch<Row = SinkRow> {
 
 /**
  * Runs in the batch's own transaction, after its rows are staged and before they are upserted, so that it can still join the
- * old rows. What it throws rolls the batch back. It runs again where the transaction is tried again.
+ * old rows. What it throws rolls the batch back. It runs again where the transaction is tried again, and in one that is rolled
+ * back where the server has refused a row and the others are looked through.
  */
 export type InTransaction<Row = SinkRow> = (batch: SinkBatch<Row>) => Promise<void>;
 

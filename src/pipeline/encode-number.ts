@@ -57,16 +57,17 @@ export function encodeFloat(type: "float4" | "float8"): Encoder {
   return (value, out) => {
     if (typeof value !== "number") return `is not a number, as ${type} takes`;
     // Equal keys must have equal bytes, and zero has two.
-    const number = value + 0;
+    const number = Number.isNaN(value) ? Number.NaN : value + 0;
     if (type === "float8") {
       out.int32(8);
       out.float64(number);
       return undefined;
     }
-    if (Number.isFinite(number) && !Number.isFinite(Math.fround(number)))
+    const stored = Math.fround(number);
+    if ((Number.isFinite(number) && !Number.isFinite(stored)) || (number !== 0 && stored === 0))
       return "is out of the range of float4";
     out.int32(4);
-    out.float32(number);
+    out.float32(stored);
     return undefined;
   };
 }
@@ -87,7 +88,9 @@ export function encodeNumeric(scale: number | undefined, isKey: boolean): Encode
     const read = readDecimal(value);
     if (typeof read === "string") return read;
     const significant = read.fraction.replace(/0+$/, "");
-    if (scale !== undefined && significant.length > scale)
+    if (scale !== undefined && scale < 0 && !/^0*$/.test(significant + read.whole.slice(scale)))
+      return `has digits behind the last ${-scale} before the point, which its column would round`;
+    if (scale !== undefined && significant.length > Math.max(0, scale))
       return `has more than the ${scale} decimals of its column, which would be rounded`;
     writeNumeric(out, isKey ? { ...read, fraction: significant } : read);
     return undefined;

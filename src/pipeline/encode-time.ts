@@ -7,12 +7,29 @@ import type { Encoder } from "./row-buffer.js";
 /** Postgres counts from 2000-01-01. */
 const epochMs = 946_684_800_000;
 const dayMs = 86_400_000;
+const lengthBytes = 4;
+const two32 = 2 ** 32;
 const instantText =
   /^(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?(?:([Zz])|([+-])(\d\d):?(\d\d)?)$/;
 const dateText = /^(\d{4})-(\d\d)-(\d\d)$/;
 /** Postgres' own last day; a Date reaches further. */
 const lastMs = Date.UTC(275_760, 8, 12);
 const firstMs = Date.UTC(-4_713, 11, 1);
+
+/** For a column that keeps fewer decimals of a second than an instant has. */
+export function encodeInstantOf(decimals: number): Encoder {
+  const unit = 10 ** (6 - decimals);
+  return (value, out) => {
+    const start = out.at + lengthBytes;
+    const problem = encodeInstant(value, out);
+    if (problem !== undefined) return problem;
+    // The remainder of the upper half and then of both: sums stay far below 2^53.
+    const { view } = out;
+    const upper = view.getInt32(start) % unit;
+    if ((upper * (two32 % unit) + view.getUint32(start + 4)) % unit === 0) return undefined;
+    return `has more than the ${decimals} decimals of a second of its column, which would be rounded`;
+  };
+}
 
 export const encodeInstant: Encoder = (value, out) => {
   let ms: number;

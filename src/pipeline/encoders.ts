@@ -3,7 +3,7 @@
  * said of those it does not. Must never store another value than the one it was given.
  */
 import { encodeFloat, encodeInt8, encodeInteger, encodeNumeric } from "./encode-number.js";
-import { encodeDate, encodeInstant } from "./encode-time.js";
+import { encodeDate, encodeInstant, encodeInstantOf } from "./encode-time.js";
 import type { Encoder, RowBuffer } from "./row-buffer.js";
 
 /** What the catalog says of a type. */
@@ -37,7 +37,8 @@ export function encoderFor(type: ColumnType, isKey: boolean): Encoder | undefine
       return encodeFloat(name);
     case "numeric":
       return encodeNumeric(
-        modifier < modifierHead ? undefined : (modifier - modifierHead) & 0x7ff,
+        // Of eleven bits with a sign.
+        modifier < modifierHead ? undefined : (((modifier - modifierHead) & 0x7ff) ^ 0x400) - 0x400,
         isKey,
       );
     case "text":
@@ -49,7 +50,7 @@ export function encoderFor(type: ColumnType, isKey: boolean): Encoder | undefine
     case "uuid":
       return encodeUuid;
     case "timestamptz":
-      return encodeInstant;
+      return modifier < 0 || modifier > 5 ? encodeInstant : encodeInstantOf(modifier);
     case "date":
       return encodeDate;
     case "json":
@@ -185,11 +186,24 @@ function toJson(value: unknown): string | undefined {
   if (typeof value === "object" && value !== null && rawJson in value)
     return (value as unknown as JsonText).text;
   try {
-    return JSON.stringify(value);
+    const text = JSON.stringify(value);
+    // It writes null for what is no JSON. Looked for only where there is a null.
+    const isSuspect = text !== undefined && text.includes("null");
+    return isSuspect && hasLost(value) ? undefined : text;
   } catch {
     // A bigint or a cycle.
     return undefined;
   }
+}
+
+/** A number that is none, or a time that does not exist. */
+function hasLost(value: unknown): boolean {
+  if (typeof value === "number") return !Number.isFinite(value);
+  if (typeof value !== "object" || value === null) return false;
+  if (value instanceof Date) return Number.isNaN(value.getTime());
+  if (Array.isArray(value)) return value.some(hasLost);
+  if ("toJSON" in value && typeof value.toJSON === "function") return false;
+  return Object.values(value).some(hasLost);
 }
 
 const notJson = "is not a JSON value";

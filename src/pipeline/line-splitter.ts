@@ -82,12 +82,18 @@ export class LineSplitter implements Splitter {
     for (let from = 0; from <= text.length;) {
       const found = text.indexOf("\n", from);
       const to = found < 0 ? text.length : found;
-      // In characters, of which every one is a byte at least.
-      if (to - from > this.#maxLineBytes) this.#tooLong(block);
-      else this.#take(text.slice(from, to), isSuspect, block);
+      const line = text.slice(from, to);
+      if (this.#isTooLong(line, ascii ? 1 : 3)) this.#tooLong(block);
+      else this.#take(line, isSuspect, block);
       this.#line += 1;
       from = to + 1;
     }
+  }
+
+  /** A character is one to three bytes, of which nobody counts those of a line that is short enough in any case. */
+  #isTooLong(line: string, mostBytesEach: number): boolean {
+    const most = this.#maxLineBytes;
+    return line.length * mostBytesEach > most && Buffer.byteLength(line) > most;
   }
 
   /** One of the lines is no UTF-8; the others are as good as any. */

@@ -36,8 +36,7 @@ export interface DeltaEngine extends EngineBase {
 export type MergeEngine = StatementEngine | DeltaEngine;
 
 const conflicts: Readonly<Record<MergeDialect, RegExp>> = {
-  // A unique violation too: Postgres' MERGE does not wait for another's insert, and the next try finds it.
-  postgres: /^(?:40001|40P01|23505|55P03)$/,
+  postgres: /^(?:40001|40P01|55P03)$/,
   duckdb: /transaction.*conflict|conflict on|duplicate key/i,
   mysql: /^(?:ER_LOCK_DEADLOCK|ER_LOCK_WAIT_TIMEOUT|ER_CHECKREAD)$/,
   sqlite: /^SQLITE_(?:BUSY|LOCKED)/,
@@ -45,12 +44,37 @@ const conflicts: Readonly<Record<MergeDialect, RegExp>> = {
     /DELTA_CONCURRENT|Concurrent(?:Append|DeleteRead|DeleteDelete|Transaction|Write|Modification)Exception|(?:Metadata|Protocol)ChangedException/,
 };
 
+/** What drivers say of an error. */
+interface EngineError {
+  readonly code?: unknown;
+  readonly message?: unknown;
+  /** The index, as pg and as postgres.js call it. */
+  readonly constraint?: unknown;
+  readonly constraint_name?: unknown;
+}
+
 /** By the driver's code where there is one, else by its words. */
-export function isConflictOf(engine: MergeEngine, error: unknown): boolean {
+export async function isConflictOf(
+  engine: MergeEngine,
+  target: MergeTarget,
+  error: unknown,
+): Promise<boolean> {
   if (engine.isConflict !== undefined) return engine.isConflict(error);
-  const { code, message } = error as { readonly code?: unknown; readonly message?: unknown };
+  const { code, message, constraint, constraint_name: otherwise } = error as EngineError;
+  // Postgres' MERGE does not wait for another's insert of a key, and the next try finds it.
+  if (engine.dialect === "postgres" && code === "23505")
+    return isOfKey(engine, target, constraint ?? otherwise);
   const byWords = engine.dialect === "delta" || engine.dialect === "duckdb";
   return conflicts[engine.dialect].test(String(byWords ? message : code));
+}
+
+/** Of a driver that does not name the index, every one may be the key's. */
+async function isOfKey(engine: MergeEngine, target: MergeTarget, index: unknown): Promise<boolean> {
+  if (index === undefined) return true;
+  const quoted = quoteTable("postgres", target.table);
+  const rows = await engine.run(uniqueQueries.postgres, [quoted]);
+  const columns = rows.filter((row) => row["index"] === index).map((row) => String(row["name"]));
+  return columns.length === target.key.length && target.key.every((name) => columns.includes(name));
 }
 
 /** A name in a catalog, with the schema where it was given. */
@@ -71,8 +95,8 @@ const columnQueries = {
 
 /** Each row is one column of one unique index without a condition; `place` orders nothing, the sets are compared. */
 const uniqueQueries = {
-  postgres: `SELECT i.indexrelid::text AS index, a.attname AS name FROM pg_index i
-    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+  postgres: `SELECT c.relname AS index, a.attname AS name FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
     WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indisvalid`,
   duckdb: `SELECT constraint_index::VARCHAR AS index, unnest(constraint_column_names) AS name FROM duckdb_constraints()
     WHERE table_name = $1 AND schema_name = CASE WHEN $2 = '' THEN current_schema() ELSE $2 END

@@ -146,7 +146,7 @@ class Merging<Row extends object> implements MergeSink<Row> {
   }
 
   async #run(text: string, values: readonly string[]): Promise<void> {
-    const { engine, clock, retryForMs } = this.#options;
+    const { engine, target, clock, retryForMs } = this.#options;
     const startedMs = clock.monotonicMs();
     for (let tries = 0; ; tries += 1) {
       try {
@@ -158,7 +158,7 @@ class Merging<Row extends object> implements MergeSink<Row> {
             detail: "Spark cannot read a value of this batch as its column's type.",
             cause,
           });
-        if (!isConflictOf(engine, cause)) throw cause;
+        if (!(await isConflictOf(engine, target, cause))) throw cause;
         const pauseMs = pauseAfter(tries, clock.random());
         if (clock.monotonicMs() - startedMs + pauseMs > retryForMs)
           throw new IdempotencyError("transaction_conflict", { cause });

@@ -165,8 +165,10 @@ class Reading<Row extends object> implements Source {
         from,
         "COUNT",
         batchEntries,
-      )) as [string, Reply];
-      if (entries.length > 0) await this.#store(sink, entries);
+      )) as [string, (Reply[number] | null)[]];
+      // Redis 6.2 answers nil for entries that were trimmed; they are this consumer's now, and acknowledged when it starts next.
+      const held = entries.filter((entry) => entry !== null);
+      if (held.length > 0) await this.#store(sink, held);
       if (next === "0-0") return;
       from = next;
     }

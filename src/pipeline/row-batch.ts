@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import type { SinkTable } from "./catalog.js";
+import { BeatenRows } from "./beaten-rows.js";
 import { encodeNull } from "./encoders.js";
 import { hashKey, KeptRows } from "./kept-rows.js";
 import type { RowPlace } from "./kept-rows.js";
@@ -84,6 +85,7 @@ export class RowBatch<Row extends object> {
   /** What goes to the server is written into the same room each time: memory outside of the heap makes the engine look for garbage. */
   readonly #out = new RowBuffer();
   readonly #arrays: readonly RowBuffer[];
+  readonly #beaten: BeatenRows<Row>;
   #hasTies = false;
   #isOrdered = true;
   /** Once it was asked for. */
@@ -97,6 +99,7 @@ export class RowBatch<Row extends object> {
     this.#comparesVersions = integerTypes.includes(table.versionColumn?.type.name ?? "");
     const keyFrom = countBytes + (table.keyColumns.length === 1 ? lengthBytes : 0);
     this.#kept = new KeptRows(this.#buffer, keyFrom);
+    this.#beaten = new BeatenRows(this.#kept);
     this.#arrays = table.keyColumns.map(() => new RowBuffer(firstKeyBytes));
   }
 
@@ -143,6 +146,10 @@ export class RowBatch<Row extends object> {
         this.#isOrdered = compareKeys(this.#keys(), last - 1, last) < 0;
       return;
     }
+    if (this.#isSame(place, at)) {
+      this.duplicates += 1;
+      return;
+    }
     const winner = this.#keeps === "newest" ? this.#newest(place, at) : this.#keeps;
     if (winner === "both") {
       this.#hasTies = true;
@@ -151,25 +158,26 @@ export class RowBatch<Row extends object> {
       return;
     }
     this.duplicates += 1;
-    if (winner === "last") kept.put(place, row, rowNumber, at);
+    if (winner === "last") {
+      this.#beaten.addKept(place);
+      kept.put(place, row, rowNumber, at);
+    } else this.#beaten.add(place, row, rowNumber, at);
+  }
+
+  #isSame(place: number, { start, end }: RowPlace): boolean {
+    const { bytes } = this.#buffer;
+    const { starts, ends } = this.#kept;
+    return bytes.compare(bytes, starts[place], ends[place], start, end) === 0;
   }
 
   /**
    * Versions that are integers are compared here. Of equal ones, and of those of other types, the server decides by what it
-   * stores, so both go there, unless the rows are the same.
+   * stores, so both go there.
    */
   #newest(place: number, last: RowPlace): "first" | "last" | "both" {
-    const { bytes } = this.#buffer;
-    const { starts, keyEnds, ends } = this.#kept;
-    const [start, keyEnd, end] = [starts[place], keyEnds[place], ends[place]] as [
-      number,
-      number,
-      number,
-    ];
-    if (bytes.compare(bytes, start, end, last.start, last.end) === 0) return "first";
     // Once there are ties of a key, a later row of it could beat one of them and not the other.
     if (this.#hasTies || !this.#comparesVersions) return "both";
-    const order = this.#compareVersions(keyEnd, last.keyEnd);
+    const order = this.#compareVersions(this.#kept.keyEnds[place] as number, last.keyEnd);
     if (order === 0) return "both";
     return order > 0 ? "first" : "last";
   }
@@ -183,6 +191,11 @@ export class RowBatch<Row extends object> {
     const first = bytes.readInt8(atA) - bytes.readInt8(atB);
     if (first !== 0) return first;
     return bytes.compare(bytes, atB, atB + size, atA, atA + size);
+  }
+
+  #comparePlaces(a: number, b: number): number {
+    const { keyEnds } = this.#kept;
+    return this.#compareVersions(keyEnds[a] as number, keyEnds[b] as number);
   }
 
   #keys(): { readonly view: DataView; readonly from: Int32Array; readonly to: Int32Array } {
@@ -209,9 +222,38 @@ export class RowBatch<Row extends object> {
     return this.#kept.numbers[place] as number;
   }
 
-  /** Takes rows out that cannot be stored. */
+  /** Places of rows that one has beaten, those first that would take its place. No row may be added afterwards. */
+  beatenBy(place: number): readonly number[] {
+    this.sorted();
+    const places = this.#beaten.placesOf(place);
+    if (this.#keeps === "first") return places;
+    places.reverse();
+    return this.#comparesVersions ? places.sort((a, b) => this.#comparePlaces(b, a)) : places;
+  }
+
+  /** Takes rows out that cannot be stored, beaten ones among them. Another row of their key takes their place. */
   remove(places: ReadonlySet<number>): void {
-    this.#order = this.sorted().filter((place) => !places.has(place));
+    const order: number[] = [];
+    for (const place of this.sorted())
+      if (!places.has(place)) order.push(place);
+      else for (const heir of this.#heirsOf(place, places)) order.push(heir);
+    this.#order = Int32Array.from(order);
+  }
+
+  #heirsOf(place: number, refused: ReadonlySet<number>): readonly number[] {
+    const beaten = this.beatenBy(place);
+    const left = beaten.filter((other) => !refused.has(other));
+    this.duplicates -= beaten.length - left.length;
+    const [first] = left;
+    if (first === undefined) return [];
+    let heirs: readonly number[] = [first];
+    if (this.#comparesVersions)
+      heirs = left.filter((other) => this.#comparePlaces(other, first) === 0);
+    else if (this.#keeps === "newest") heirs = left;
+    this.duplicates -= heirs.length;
+    this.#hasTies ||= heirs.length > 1;
+    this.#beaten.pass(place, first, new Set([...refused, ...heirs]));
+    return [...heirs].sort((a, b) => a - b);
   }
 
   /** The rows as COPY takes them. The bytes are good until the next call. */
@@ -274,6 +316,7 @@ export class RowBatch<Row extends object> {
   clear(): void {
     this.#kept.clear();
     this.#buffer.at = 0;
+    this.#beaten.clear();
     this.#hasTies = false;
     this.#isOrdered = true;
     this.#order = undefined;

@@ -38,7 +38,7 @@ export interface UpsertSinkOptions<Row extends object = SinkRow> extends SinkDes
   readonly timeoutMs?: number;
   /** How long a batch is tried again after conflicts and lost connections, in ms. Default 120 s. */
   readonly retryForMs?: number;
-  /** How long the ledger remembers a batch, in ms. Default 7 days. */
+  /** How long the ledger remembers a batch, in ms: no shorter than it is tried again. Default 7 days. */
   readonly keepBatchesMs?: number;
   /** As for `postgresStore`: `"transaction"` behind a pooler that hands out a session for one transaction at a time. */
   readonly pooler?: "transaction";
@@ -58,6 +58,8 @@ const timerMs = z.number().int().min(1).max(longestTimerMs);
 const name = z.string().min(1).max(63);
 const callback = z.custom((value) => typeof value === "function", { error: "must be a function" });
 const day = 86_400_000;
+const defaultRetryForMs = 120_000;
+const defaultKeepBatchesMs = 7 * day;
 
 const shape = z.strictObject({
   table: z.string().regex(/^[^.]{1,63}(?:\.[^.]{1,63})?$/, "must be a table, or schema.table"),
@@ -107,8 +109,8 @@ export function resolveSink<Row extends object>(given: UpsertSinkOptions<Row>): 
     weakKeys: "allow",
     copyDirectly: true,
     timeoutMs: 60_000,
-    retryForMs: 120_000,
-    keepBatchesMs: 7 * day,
+    retryForMs: defaultRetryForMs,
+    keepBatchesMs: defaultKeepBatchesMs,
     clock: systemClock,
     ...withoutUndefined(given),
   };
@@ -132,6 +134,7 @@ function relations({
   onDuplicate,
   retryForMs,
   timeoutMs,
+  keepBatchesMs = defaultKeepBatchesMs,
 }: UpsertSinkOptions<never>): string[] {
   const keys = keyOf({ key });
   const missing = [...keys, ...(version === undefined ? [] : [version])].filter(
@@ -151,5 +154,9 @@ function relations({
     retryForMs > 0
   )
     problems.push(`retryForMs (${retryForMs}) must be at least timeoutMs (${timeoutMs}), or 0`);
+  // A batch that the ledger has forgotten by then would be written and counted again.
+  const retriesMs = retryForMs ?? defaultRetryForMs;
+  if (keepBatchesMs < retriesMs)
+    problems.push(`keepBatchesMs (${keepBatchesMs}) must be at least retryForMs (${retriesMs})`);
   return problems;
 }

@@ -7,9 +7,13 @@
  */
 import { createHash } from "node:crypto";
 import { quoteIdentifier } from "../stores/sql-text.js";
+import type { WireStatement } from "../stores/one-write.js";
 import type { SinkColumn, SinkTable } from "./catalog.js";
+import { holdTableSql, shapeSql } from "./table-shape.js";
 
 export interface SinkSql {
+  /** Keeps the table as it is, then reads its shape: for the beginning of every transaction. */
+  readonly watch: readonly [hold: WireStatement, readShape: WireStatement];
   /** Quoted name of the staging table. */
   readonly staged: string;
   /** Creates the staging table where this session has none. */
@@ -38,12 +42,13 @@ export function sinkSql(
   const list = names.join(", ");
   const key = table.keyColumns.map(({ name }) => quoteIdentifier(name));
   const staged = quoteIdentifier(stagedName(table));
-  const selected = table.columns.map((column) => asColumn("s", column)).join(", ");
+  const selected = table.columns.map((column) => assigned("s", column)).join(", ");
   const columnsAsText = table.columns
     .map(({ name, isCast }) => `${quoteIdentifier(name)}${isCast ? "::text" : ""}`)
     .join(", ");
   const binary = "FROM STDIN (FORMAT binary)";
   return {
+    watch: watchOf(table, pooler),
     staged,
     // Behind a pooler of transactions the next one meets another session, and this one is somebody else's.
     createStaged: `CREATE TEMP TABLE IF NOT EXISTS ${staged} ON COMMIT ${pooler === undefined ? "DELETE ROWS" : "DROP"}
@@ -60,6 +65,21 @@ export function sinkSql(
   };
 }
 
+/** The shape is read by a statement of its own: its snapshot is taken when the table is held. */
+function watchOf(table: SinkTable, pooler: "transaction" | undefined): SinkSql["watch"] {
+  const names = (columns: readonly SinkColumn[]): string[] => columns.map(({ name }) => name);
+  const prepared = (name: string): { readonly name?: string } =>
+    pooler === undefined ? { name } : {};
+  return [
+    { ...prepared("oncekey_sink-hold"), text: holdTableSql(table.quoted), values: [] },
+    {
+      ...prepared("oncekey_sink-shape"),
+      text: shapeSql(table.quoted, names(table.columns), names(table.keyColumns)),
+      values: [],
+    },
+  ];
+}
+
 /** Of its table and types: after a change of either a new sink gets a new one. */
 function stagedName(table: SinkTable): string {
   const text = JSON.stringify([
@@ -71,6 +91,11 @@ function stagedName(table: SinkTable): string {
 
 function asColumn(alias: string, { name, isCast, shown }: SinkColumn): string {
   return `${alias}.${quoteIdentifier(name)}${isCast ? `::${shown}` : ""}`;
+}
+
+/** As it is assigned: a cast to a type with its length would cut in silence what is too long. */
+function assigned(alias: string, { name, isCast, bare }: SinkColumn): string {
+  return `${alias}.${quoteIdentifier(name)}${isCast ? `::${bare}` : ""}`;
 }
 
 /**
@@ -138,7 +163,7 @@ function dropTiesSql(table: SinkTable, staged: string): string | undefined {
 function replaceSql(table: SinkTable, staged: string): string | undefined {
   const others = table.columns.slice(table.keyColumns.length);
   if (others.length === 0) return undefined;
-  const set = others.map((column) => `${quoteIdentifier(column.name)} = ${asColumn("l", column)}`);
+  const set = others.map((column) => `${quoteIdentifier(column.name)} = ${assigned("l", column)}`);
   return `WITH l AS MATERIALIZED (
       SELECT s.* FROM pg_temp.${staged} s JOIN ${table.quoted} t ON ${equalKeys(table, "t", "s")}
       WHERE ${winsSql(table, "s", "t", false)} ORDER BY s.ctid FOR UPDATE OF t)

@@ -82,7 +82,7 @@ export async function decodeAll<Message, Row extends object>(
   for (const { message, place } of messages) {
     try {
       const decoded = decode(message);
-      if (Array.isArray(decoded)) rows.push(...(decoded as readonly Row[]));
+      if (Array.isArray(decoded)) for (const row of decoded as readonly Row[]) rows.push(row);
       else if (decoded !== undefined) rows.push(decoded as Row);
     } catch (cause) {
       if (onPoison === undefined)

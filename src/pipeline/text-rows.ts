@@ -103,7 +103,10 @@ const specialFloats: Readonly<Record<string, number>> = {
 const readFloat: ReadText = (text) => {
   if (floatText.test(text)) {
     const value = Number(text);
-    return Number.isFinite(value) ? { value } : { problem: "is out of the range of float8" };
+    const isGone = value === 0 && /^[^eE]*[1-9]/.test(text);
+    return Number.isFinite(value) && !isGone
+      ? { value }
+      : { problem: "is out of the range of float8" };
   }
   const value = specialFloats[text];
   return value === undefined ? { problem: "is not a number" } : { value };

@@ -215,7 +215,12 @@ class Sink<Row extends object> implements UpsertSink<Row> {
     const table = await readTable(this.#own, this.#options);
     const writer = new BatchWriter(this.#options, this.#own, table);
     const write: BatchWriter<Row>["write"] = async (batch) => {
-      const counts = await writer.write(batch);
+      const counts = await writer.write(batch).catch((error: unknown) => {
+        // It has changed: whoever writes next gets what is there now.
+        if (isIdempotencyError(error) && error.code === "table_unsuitable")
+          this.#opening = undefined;
+        throw error;
+      });
       this.#reap();
       return counts;
     };

@@ -26,6 +26,17 @@ export function quoteIdentifier(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;
 }
 
+/** A table as a catalog spells it, `table` or `schema.table`. */
+export function quoteTable(table: string): string {
+  return table.split(".").map(quoteIdentifier).join(".");
+}
+
+/** Safe whatever standard_conforming_strings says: an escape string where there is a backslash. */
+export function quoteLiteral(text: string): string {
+  const quoted = `'${text.replaceAll("'", "''").replaceAll("\\", "\\\\")}'`;
+  return text.includes("\\") ? ` E${quoted}` : quoted;
+}
+
 /** Postgres cuts longer names short, and two schemas could become one. */
 export function checkSchemaName(schema: string): string {
   if (schema === "" || Buffer.byteLength(schema) > 63 || schema.includes("\0")) {

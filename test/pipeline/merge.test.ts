@@ -91,6 +91,21 @@ test("a key that somebody else inserts meanwhile is found by the next try", asyn
   }
 });
 
+test("a clash on another index than the key's ends the batch at once", async () => {
+  await database.pool.query("CREATE TABLE mails (id text PRIMARY KEY, mail text UNIQUE)");
+  const columns = ["id", "mail"];
+  const sink = mergeSink({
+    table: "mails",
+    key: "id",
+    columns,
+    onDuplicate: "ignore",
+    engine: engine(),
+  });
+  await sink.writeBatch([{ id: "a", mail: "m" }]);
+  const merged = sink.writeBatch([{ id: "b", mail: "m" }]);
+  await expect(merged).rejects.toMatchObject({ code: "23505", constraint: "mails_mail_key" });
+});
+
 test("a batch that is not full is merged after batchMs, while the source waits", async () => {
   await database.pool.query("CREATE TABLE slow (id text PRIMARY KEY)");
   const description = { table: "slow", key: "id", columns: ["id"], onDuplicate: "ignore" } as const;

@@ -38,6 +38,22 @@ const lines = [
   '{"a":2251799813685248.5}',
 ];
 
+test.each([1, 1_000])(
+  "how long a line is does not depend on where it stands: pieces of %d bytes",
+  async (size) => {
+    const short = '{"a":"xxxxxx"}';
+    const long = '{"a":"\u00e9\u00e9\u00e9\u00e9"}';
+    const body = [long, short, long, short, long, short, ""].join("\n");
+    // 14 bytes and 16, both of fewer than 15 characters.
+    expect(await read(cut(body, size), { maxRecordBytes: 14 })).toEqual({
+      values: [1, 2, 3].map(() => ({ a: "xxxxxx" })),
+      lines: [2, 4, 6],
+      faults: ["1 line_too_long", "3 line_too_long", "5 line_too_long"],
+    });
+    expect((await read(cut(body, size), { maxRecordBytes: 16 })).faults).toEqual([]);
+  },
+);
+
 describe("newline-delimited", () => {
   test.each([1, 2, 3, 7, 64, 10_000])("in pieces of %d bytes", async (size) => {
     expect(await read(cut(lines.join("\n"), size))).toEqual({

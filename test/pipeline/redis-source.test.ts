@@ -143,6 +143,21 @@ test("entries taken over from a consumer that is alive are stored by one of the 
   expect(await stored()).toEqual({ rows: 40, entries: 40 });
 });
 
+test("entries that Redis 6.2 answers as nil, since they were trimmed, end nothing", async () => {
+  await produce(0, 5);
+  const reader = client();
+  const claim = reader.xautoclaim.bind(reader) as (...given: unknown[]) => Promise<unknown[]>;
+  // Later versions leave them out.
+  reader.xautoclaim = async (...given: unknown[]) => {
+    const [next, entries] = (await claim(...given)) as [string, unknown[]];
+    return [next, [null, ...entries, null]];
+  };
+  await producer.xgroup("CREATE", stream, "group", "0");
+  await producer.xreadgroup("GROUP", "group", "gone", "COUNT", 3, "STREAMS", stream, ">");
+  await runUntilRead(open({ client: reader, takeOverAfterMs: 1 }));
+  expect(await stored()).toEqual({ rows: 5, entries: 5 });
+});
+
 test("every problem of the options is reported at once", () => {
   expect(() => open({ name: "", client: {} as never, colour: 1 } as never)).toThrow(
     /^Options of redisStreamSource: client: must be a client of ioredis; name: .*; colour: is not an option\.$/,

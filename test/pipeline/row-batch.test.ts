@@ -17,9 +17,11 @@ function tableOf(
     const columnType = { name: type, oid: 1, modifier: -1, element: undefined };
     const encode = encoderFor(columnType, index < keys);
     if (encode === undefined) throw new Error(`no encoder of ${type}`);
-    return { name, type: columnType, shown: type, isNotNull: false, encode, isCast: false };
+    const shown = { shown: type, bare: type };
+    return { name, type: columnType, ...shown, isNotNull: false, encode, isCast: false };
   });
   return {
+    shape: "",
     target: "public.t",
     quoted: "t",
     columns,
@@ -154,4 +156,49 @@ test("a row that is not taken leaves nothing behind", () => {
   expect([batch.bytes, batch.size]).toEqual([bytes, 1]);
   add(batch, table, [{ k: "b", v: 2 }]);
   expect(batch.size).toBe(2);
+});
+
+describe("where the server refuses the row that was kept", () => {
+  const table = tableOf({ k: "text", v: "int4", n: "int4" }, 1);
+  const rows = [1, 1, 2, 3].map((v) => ({ k: "a", v, n: 0 }));
+
+  test.each([
+    ["overwrite", 4, [3, 1]],
+    ["ignore", 1, [3, 4]],
+  ] as const)(
+    "the others take its place, and equal rows are not held: %s",
+    (way, first, beaten) => {
+      const batch = new RowBatch<Row>(table, way);
+      add(batch, table, rows);
+      const [place = -1] = batch.sorted();
+      const numbers = batch.beatenBy(place).map((other) => batch.numberAt(other));
+      expect(numbers).toEqual(beaten);
+      expect([batch.numberAt(place), batch.duplicates]).toEqual([first, 3]);
+      batch.remove(new Set([place]));
+      expect([kept(batch).map(([number]) => number), batch.duplicates]).toEqual([[beaten[0]], 2]);
+      batch.clear();
+      expect(batch.beatenBy(0)).toEqual([]);
+    },
+  );
+
+  test("those that were refused with it are no duplicates, and ties are left to the server", () => {
+    const versioned = tableOf({ k: "text", n: "int4", v: "int4" }, 1, "n");
+    const batch = new RowBatch<Row>(versioned, "overwrite");
+    const versions = [3, 2, 5, 3, 4];
+    add(
+      batch,
+      versioned,
+      versions.map((n, v) => ({ k: "a", n, v })),
+    );
+    const [place = -1] = batch.sorted();
+    const beaten = batch.beatenBy(place);
+    expect(beaten.map((other) => batch.numberAt(other))).toEqual([5, 4, 1, 2]);
+    batch.remove(new Set([place, beaten[0] as number]));
+    expect(kept(batch).map(([number]) => number)).toEqual([1, 4]);
+    expect([batch.hasTies, batch.duplicates]).toEqual([true, 1]);
+    const heirs = batch.sorted();
+    batch.remove(new Set(heirs));
+    expect(kept(batch).map(([number]) => number)).toEqual([2]);
+    expect(batch.duplicates).toBe(0);
+  });
 });

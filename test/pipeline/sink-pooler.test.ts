@@ -52,7 +52,12 @@ describeWithPgBouncer("PgBouncer in transaction mode", () => {
     await postgres?.end();
   });
 
-  const sinkOf = (more: { copyDirectly?: boolean; pool?: pg.Pool; writers?: number }) =>
+  const sinkOf = (more: {
+    table?: string;
+    copyDirectly?: boolean;
+    pool?: pg.Pool;
+    writers?: number;
+  }) =>
     upsertSink<{ id: number; v: string }>({
       pool: pooled,
       pooler,
@@ -86,7 +91,7 @@ describeWithPgBouncer("PgBouncer in transaction mode", () => {
       expect(stored).toEqual([{ n: 600, right: 600 }]);
       // Durable, and with the sink's own isolation and limit, whatever the role says.
       const { rows: seen } = await database.pool.query("SELECT DISTINCT * FROM seen");
-      expect(seen).toEqual([{ durable: "on", isolation: "read committed", timeout: "20s" }]);
+      expect(seen).toEqual([{ durable: "on", isolation: "read committed", timeout: "90s" }]);
       // Both sessions, one after another and at once.
       for (let round = 0; round < 4; round += 1) {
         const clients = await Promise.all([pooled.connect(), pooled.connect()]);
@@ -107,6 +112,20 @@ describeWithPgBouncer("PgBouncer in transaction mode", () => {
       }
     },
   );
+
+  test("a column of another type is seen, whatever session comes next", async () => {
+    await database.pool.query("CREATE TABLE changing (id int PRIMARY KEY, v int)");
+    const sink = sinkOf({ table: "changing" });
+    try {
+      expect(await sink.writeBatch([{ id: 1, v: "1" }])).toEqual(counts(1, 0, 0, 0));
+      await database.pool.query("ALTER TABLE changing ALTER COLUMN v TYPE real");
+      await expect(sink.writeBatch([{ id: 2, v: "2" }])).rejects.toMatchObject({
+        code: "table_unsuitable",
+      });
+    } finally {
+      await sink.close();
+    }
+  });
 
   test("a lost reply to COMMIT is settled on whatever session comes next", async () => {
     const proxy = await startTcpProxy({ target: bouncer.via(database.url) });

@@ -284,6 +284,11 @@ test("wrong options are told all at once", () => {
   ).toThrow(
     /id must be among them; columns: n must be among them; columns: one is named twice; version: only with/,
   );
+  const plain = { table: "t", key: "id", columns: ["id"], onDuplicate: "ignore" } as const;
+  expect(() => open({ ...plain, keepBatchesMs: 60_000 })).toThrow(
+    "keepBatchesMs (60000) must be at least retryForMs (120000)",
+  );
+  open({ ...plain, keepBatchesMs: 60_000, retryForMs: 60_000 });
 });
 
 test("a table with a trigger that drops rows still gives exact counts", async () => {

@@ -2,6 +2,11 @@
 -- Parameters: $1 oid of the table
 -- Rows: one a column. Reads only.
 SELECT a.attname AS name, b.typname AS type, b.oid::bigint::text AS type_oid, format_type(a.atttypid, a.atttypmod) AS shown,
+  (WITH RECURSIVE base AS (
+      SELECT d.oid, d.typtype, d.typbasetype FROM pg_type d WHERE d.oid = a.atttypid
+      UNION ALL
+      SELECT d.oid, d.typtype, d.typbasetype FROM base JOIN pg_type d ON d.oid = base.typbasetype WHERE base.typtype = 'd')
+    SELECT format_type(base.oid, -1) FROM base WHERE base.typtype <> 'd') AS bare,
   CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END AS modifier,
   b.typnamespace = 'pg_catalog'::regnamespace AS built_in,
   e.typname AS element, e.oid::bigint::text AS element_oid,

@@ -7,7 +7,9 @@ SELECT c.oid::bigint::text AS oid, c.relkind::text AS kind, n.nspname AS schema,
   EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
     AND t.tgtype & 1 = 1) AS triggers,
   c.relhasrules AS rules,
-  (SELECT coalesce(json_agg(json_build_object('name', i.relname, 'primary', x.indisprimary, 'columns', (
+  (SELECT coalesce(json_agg(json_build_object('name', i.relname, 'primary', x.indisprimary,
+      'deterministic', NOT EXISTS (SELECT FROM pg_collation o WHERE o.oid = ANY (x.indcollation::oid[]) AND NOT o.collisdeterministic),
+      'columns', (
       SELECT json_agg(a.attname ORDER BY k.place)
       FROM unnest((x.indkey::int2[])[0:x.indnkeyatts - 1]) WITH ORDINALITY AS k(attnum, place)
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum))), '[]')
