@@ -39,8 +39,9 @@ export interface EventBooks {
   close(): Promise<void>;
 }
 
-/** Twice as many are hardly faster, and of every upload four such batches are held at a time. */
+/** Twice as much is hardly faster, and of every upload four such batches are held at a time. */
 const batchRows = 5_000;
+const maxBatchBytes = 512 * 1024;
 
 /** Opens the sink, and the worker that keeps the daily revenue. */
 export function openEventBooks(options: EventBooksOptions): EventBooks {
@@ -49,6 +50,7 @@ export function openEventBooks(options: EventBooksOptions): EventBooks {
     ...eventSink,
     pool,
     batchRows,
+    maxBatchBytes,
     ...(pooler === undefined ? {} : { pooler }),
     onBadRow: ({ row, column, reason }) => {
       const field = column === undefined ? {} : { field: column };
