@@ -32,6 +32,7 @@ export interface UploadSummary {
 
 /** Enough to see what is wrong with a producer; the number of all is told. */
 const maxErrors = 100;
+
 export interface UploadOptions {
   readonly source: AsyncIterable<Uint8Array>;
   readonly encoding: ContentEncoding;

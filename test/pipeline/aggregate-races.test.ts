@@ -6,7 +6,7 @@ import type pg from "pg";
 import { recomputeAggregate } from "../../src/pipeline/aggregate.js";
 import { aggregateWorker } from "../../src/workers/aggregates.js";
 import { createDatabase, type Database } from "../support/databases.js";
-import { waitFor } from "../support/wait-for.js";
+import { waitForLockWaits } from "../support/lock-waits.js";
 import {
   countMarks,
   prepareSales,
@@ -39,19 +39,6 @@ async function begin(): Promise<pg.PoolClient> {
 const open = () => recomputeAggregate(revenueOptions(database.pool));
 const key = { merchant_id: "m1", day: "2026-03-01" };
 
-/** Resolves when so many sessions wait for a lock. */
-function waiting(count: number): Promise<unknown> {
-  return waitFor(
-    async () => {
-      const { rowCount } = await database.pool.query(
-        `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
-      );
-      return rowCount === count;
-    },
-    { what: `${count} waiting sessions` },
-  );
-}
-
 test("events committed while a recompute is at work stay marked", async () => {
   const { pool } = database;
   await sell(pool, "a", "m1", 1);
@@ -61,7 +48,7 @@ test("events committed while a recompute is at work stay marked", async () => {
   const holder = await begin();
   await holder.query("select from revenue where merchant_id = 'm1' for update");
   const pass = open().recomputeMarked();
-  await waiting(1);
+  await waitForLockWaits(database.pool);
   await sell(pool, "c", "m1", 4);
   await holder.query("commit");
   expect(await pass).toMatchObject({ keys: 1, written: 1 });
@@ -93,7 +80,7 @@ test("a recompute that waited for its key sees what the one before it saw", asyn
   const other = await begin();
   await other.query("select from idempotency_aggregate_keys for update");
   const late = open().recompute([key]);
-  await waiting(1);
+  await waitForLockWaits(database.pool);
   await sell(pool, "b", "m1", 2);
   await other.query("update revenue set amount = 3, events = 2");
   await other.query("delete from idempotency_dirty_keys");
@@ -109,7 +96,7 @@ test("an event that two writers move at once is counted once, wherever a recompu
   await sell(first, "a", "m1", 10);
   // Saw no row "a" when it began, and finds m1's when it may go on.
   const moved = sell(second, "a", "m2", 10);
-  await waiting(1);
+  await waitForLockWaits(database.pool);
   await first.query("commit");
   await moved;
   await settle(open());
@@ -141,7 +128,7 @@ test("a zone changes when those who read the old one have committed", async () =
   const change = open().changeTimeZone({ merchant_id: "m1" }, (tx) =>
     tx.query("insert into merchants values ('m1', 'Asia/Tokyo')"),
   );
-  await waiting(1);
+  await waitForLockWaits(database.pool);
   await writer.query("commit");
   await change;
   await settle(open());
@@ -161,7 +148,7 @@ test("a recompute whose process dies leaves its marks", async () => {
       () => "computed",
       () => "refused",
     );
-  await waiting(1);
+  await waitForLockWaits(database.pool);
   await pool.query(
     "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
   );

@@ -6,7 +6,7 @@ import { migrate } from "../../src/stores/postgres.js";
 import { createDatabase } from "../support/databases.js";
 import { startPostgres } from "../support/postgres-server.js";
 import { startTcpProxy, type TcpProxy } from "../support/tcp-proxy.js";
-import { waitFor } from "../support/wait-for.js";
+import { waitForLockWaits } from "../support/lock-waits.js";
 import { counts, useSinks } from "./sink-bench.js";
 
 const { database, open, createTable, rowsOf } = useSinks();
@@ -71,15 +71,7 @@ describe("by way of a proxy", () => {
     // Another process tries the same batch while the first one's transaction is open.
     const other = open({ ...plain, table, onDuplicate: "ignore" });
     const again = other.writeBatch([{ id: 2, v: "b" }], { batchId: "in doubt" });
-    await waitFor(
-      async () =>
-        (
-          await database.pool.query(
-            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
-          )
-        ).rowCount === 1,
-      { what: "the second one to wait for the first" },
-    );
+    await waitForLockWaits(database.pool);
     held.release();
     expect(await again).toEqual(counts(1, 0, 0, 0));
     expect(await written).toEqual(counts(1, 0, 0, 0));
@@ -181,15 +173,7 @@ test("a key that appears between the probe and the copy does not fail the batch"
     await rival.query("BEGIN");
     await rival.query(`INSERT INTO ${table} VALUES (2, 'rival')`);
     const written = sink.writeBatch([1, 2, 3].map((id) => ({ id, v: "mine" })));
-    await waitFor(
-      async () =>
-        (
-          await database.pool.query(
-            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'COPY%'",
-          )
-        ).rowCount === 1,
-      { what: "the copy to wait for the rival" },
-    );
+    await waitForLockWaits(database.pool, 1, "COPY%");
     await rival.query("COMMIT");
     expect(await written).toEqual(counts(2, 0, 1, 0));
   } finally {

@@ -5,6 +5,7 @@ import { pipeline } from "node:stream/promises";
 import { setTimeout as pause } from "node:timers/promises";
 
 import { seededRandom } from "../support/tcp-proxy.js";
+import { waitForLockWaits } from "../support/lock-waits.js";
 import { waitFor } from "../support/wait-for.js";
 import { counts, useSinks } from "./sink-bench.js";
 
@@ -177,15 +178,7 @@ test.each(["write", "writeBlocks"] as const)(
       await lock.query(`LOCK TABLE ${table} IN ACCESS EXCLUSIVE MODE`);
       const written =
         way === "write" ? sink.write(oneByOne(next)) : sink.writeBlocks(inBlocks(next));
-      await waitFor(
-        async () =>
-          (
-            await database.pool.query(
-              "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
-            )
-          ).rowCount === 1,
-        { what: "the batch to wait for the lock" },
-      );
+      await waitForLockWaits(database.pool);
       // One batch is being written and one is full.
       await waitFor(() => asked >= 20, { what: "the second batch" });
       await pause(100);

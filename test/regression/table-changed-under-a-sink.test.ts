@@ -7,7 +7,7 @@ import pg from "pg";
 
 import { counts, useSinks } from "../pipeline/sink-bench.js";
 import { startTcpProxy } from "../support/tcp-proxy.js";
-import { waitFor } from "../support/wait-for.js";
+import { waitForLockWaits } from "../support/lock-waits.js";
 
 const { database, open, createTable, rowsOf } = useSinks();
 const plain = { key: "id", columns: ["id", "v"], onDuplicate: "overwrite" } as const;
@@ -52,15 +52,7 @@ test("a change that is under way is waited for, and then seen", async () => {
     await owner.query("BEGIN");
     await owner.query(`ALTER TABLE ${table} ALTER COLUMN v TYPE double precision`);
     const written = sink.writeBatch([{ id: 1, v: 1_250 }]).catch((error: unknown) => error);
-    await waitFor(
-      async () =>
-        (
-          await database.pool.query(
-            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
-          )
-        ).rowCount === 1,
-      { what: "the batch to wait for the change" },
-    );
+    await waitForLockWaits(database.pool);
     await owner.query("COMMIT");
     expect(await written).toMatchObject(unsuitable);
   } finally {

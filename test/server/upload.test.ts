@@ -6,7 +6,7 @@ import { eventTables } from "../../src/server/event-ledger.js";
 import { runUpload, type UploadSummary } from "../../src/server/upload.js";
 import { migrate } from "../../src/stores/migrate.js";
 import { createDatabase, type Database } from "../support/databases.js";
-import { waitFor } from "../support/wait-for.js";
+import { waitForLockWaits } from "../support/lock-waits.js";
 
 const linesOfPiece = 1_000;
 
@@ -61,15 +61,7 @@ test("a body is held back while its batches are written", async () => {
     await lock.query("BEGIN; LOCK TABLE events IN EXCLUSIVE MODE");
     const pieces = 120;
     const { pulled, summary } = begin(pieces);
-    await waitFor(
-      async () =>
-        (
-          await database.pool.query(
-            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
-          )
-        ).rowCount === 2,
-      { what: "two batches to wait for the lock" },
-    );
+    await waitForLockWaits(database.pool, 2);
     await pause(300);
     // Two batches that are written, and two that are full behind them; not the whole body.
     expect(pulled()).toBeLessThan(pieces / 2);
