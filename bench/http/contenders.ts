@@ -165,6 +165,22 @@ export const contenders: Readonly<Record<string, Contender>> = {
       );
     },
   },
+  "oncekey-transaction-postgres": {
+    what: "ours, transaction route, Postgres alone: claim, INSERT and response in one commit",
+    keeps: "Postgres",
+    lacks: "",
+    mount: async (app, places) => {
+      const store = postgresStore({ pool: await open(places) });
+      const idempotent = createIdempotency({ store, scope });
+      app.post(
+        "/charges",
+        idempotent.transaction(async (req, res, tx) => {
+          await book(tx, req.body);
+          res.status(201).json(charge(req.body));
+        }),
+      );
+    },
+  },
   "express-idempotency-memory": {
     what: "express-idempotency 1.0.6 with the store it brings",
     keeps: "memory",

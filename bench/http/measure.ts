@@ -71,14 +71,11 @@ export async function measure(suite: Suite, ground: Ground): Promise<Row[]> {
   }));
 }
 
-const warmSeconds = 2;
-
-/** Until the compiler has seen it all; replays also need something to replay. */
 async function warm(entrant: Running, suite: Suite, load: LoadProcess): Promise<void> {
-  const order = orderFor(entrant, suite, warmSeconds, "warm");
+  const { rate: _closed, ...order } = orderFor(entrant, suite, 1, "warm");
+  // Replays need something to replay.
   if (typeof entrant.keys === "object") await load.store(order, entrant.keys.replay);
-  const { rate: _closed, ...closed } = order;
-  expectAnswers(await load.run(closed), entrant);
+  await load.warm(order, (result) => expectAnswers(result, entrant));
 }
 
 async function once(

@@ -28,6 +28,9 @@ interface CallTree {
 
 const replayedKeys = 2_000;
 
+/** Requests a second; absent: as many as there can be. */
+const rate = process.env["BENCH_RATE"];
+
 function orderOf(kind: string, port: number, seconds: number): LoadOrder {
   return {
     port,
@@ -36,6 +39,7 @@ function orderOf(kind: string, port: number, seconds: number): LoadOrder {
     seconds,
     keys: kind === "replay" ? { replay: replayedKeys } : kind === "bare" ? "bare" : "first",
     prefix: `p${process.pid}`,
+    ...(rate === undefined ? {} : { rate: Number(rate) }),
   };
 }
 
@@ -167,7 +171,8 @@ async function main(contender: string, kind: string, seconds: number): Promise<v
   if (kind === "replay") await load.store(order, replayedKeys);
   const named = (name: string): LoadOrder =>
     kind === "replay" ? order : { ...order, prefix: `${order.prefix}-${name}` };
-  await load.run({ ...named("warm"), seconds: 2 });
+  const { rate: _rate, ...closed } = named("warm");
+  await load.warm(closed);
   const cpu = await sample("profile", { server, load, order: named("cpu") });
   const spent = cpuTree(JSON.parse(cpu.text) as CpuProfile);
   print("us a request", spent, cpu.requests);

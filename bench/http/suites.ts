@@ -59,6 +59,7 @@ export const suites: readonly Suite[] = [
     entrants: [
       { contender: "transaction-bare", keys: "bare" },
       { contender: "oncekey-transaction", keys: "first" },
+      { contender: "oncekey-transaction-postgres", keys: "first" },
     ],
   },
   {
