@@ -12,7 +12,7 @@ export interface Carried {
 }
 
 export type Finish<Read> =
-  /** The statement failed and nothing was committed: COMMIT was not sent, or the server skipped it. */
+  /** A statement failed and nothing was committed: COMMIT was not sent, or the server skipped it. */
   | { readonly kind: "refused"; readonly cause: unknown }
   | {
       readonly kind: "ended";
@@ -21,16 +21,24 @@ export type Finish<Read> =
   | {
       readonly kind: "ended";
       readonly end: Extract<SessionEnd, { kind: "committed" | "unconfirmed" }>;
-      /** What the statement answered. */
+      /** What the statements answered. */
       readonly read: Read;
     };
 
 export interface CarryingSession<Tx> extends SqlSession<Tx> {
   /**
-   * Runs a last statement and commits. It must raise an error where nothing may be committed, since COMMIT can be behind it
+   * Runs the last statements and commits. They must raise an error where nothing may be committed, since COMMIT can be behind them
    * already. Never rejects, and leaves nothing open.
    */
-  finish<Read>(last: Carried, read: (result: SqlResult) => Read): Promise<Finish<Read>>;
+  finish<Read>(
+    last: readonly Carried[],
+    read: (results: readonly SqlResult[]) => Read,
+  ): Promise<Finish<Read>>;
+  /**
+   * From here on an end that is not the store's is noticed as soon as the server tells of it, and the connection given up: no
+   * statement can run behind it, in no transaction. Absent where the driver does not let us see it.
+   */
+  watchEnd?(): void;
 }
 
 export interface Opened<Tx> {
@@ -42,12 +50,12 @@ export interface Opened<Tx> {
 /** One statement after another, which every session can. */
 export async function finishStepwise<Read>(
   session: SqlSession<unknown>,
-  { statement, values }: Carried,
-  read: (result: SqlResult) => Read,
+  last: readonly Carried[],
+  read: (results: readonly SqlResult[]) => Read,
 ): Promise<Finish<Read>> {
   let answer: Read;
   try {
-    answer = read(await session.query(statement, values));
+    answer = read(await runAll(session, last));
   } catch (cause) {
     await session.rollback();
     return { kind: "refused", cause };
@@ -63,13 +71,19 @@ export async function openStepwise<Tx>(
   session: CarryingSession<Tx>,
   opening: readonly Carried[],
 ): Promise<Opened<Tx>> {
-  const results: SqlResult[] = [];
   try {
-    for (const { statement, values } of opening)
-      results.push(await session.query(statement, values));
-    return { session, results };
+    return { session, results: await runAll(session, opening) };
   } catch (error) {
     await session.rollback();
     throw error;
   }
+}
+
+async function runAll(
+  session: SqlSession<unknown>,
+  all: readonly Carried[],
+): Promise<readonly SqlResult[]> {
+  const results: SqlResult[] = [];
+  for (const { statement, values } of all) results.push(await session.query(statement, values));
+  return results;
 }

@@ -52,15 +52,17 @@ export async function openPoolSession(
   }
   const results = opening.map((carried, index) => toResult(carried, written.answers[index + 1]));
   const finish: CarryingSession<PoolClient>["finish"] = async (last, read) => {
+    if (session.isGone())
+      return { kind: "refused", cause: new IdempotencyError("transaction_ended") };
     session.end();
-    const statements = [wire(last), { text: "COMMIT", values: [] }];
+    const statements = [...last.map(wire), { text: "COMMIT", values: [] }];
     const ended = await writeTogether(client, statements, limitMs);
-    if (ended.kind === "failed") return session.failed(ended);
+    if (ended.kind === "failed") return session.failed(ended, last.length);
     session.release(false);
-    const [answer, commit] = ended.answers;
-    const end = endOf(commit?.tag);
+    const end = endOf(ended.answers.at(-1)?.tag);
+    const answers = last.map((carried, index) => toResult(carried, ended.answers[index]));
     return end.kind === "committed"
-      ? { kind: "ended", end, read: read(toResult(last, answer)) }
+      ? { kind: "ended", end, read: read(answers) }
       : { kind: "ended", end };
   };
   return { session: { ...session, finish }, results };
@@ -74,19 +76,24 @@ interface HeldClient extends SqlSession<PoolClient> {
   end(): void;
   /** Gives the connection back, or throws it away. */
   release(broken: boolean): void;
-  /** What it means that a last statement and COMMIT, in one write, were not both answered; leaves nothing open. */
-  failed(written: Extract<Written, { kind: "failed" }>): Promise<Finish<never>>;
+  /** What it means that so many last statements and COMMIT, in one write, were not all answered; leaves nothing open. */
+  failed(written: Extract<Written, { kind: "failed" }>, last: number): Promise<Finish<never>>;
+  watchEnd(): void;
+  /** True when the handler has ended the transaction; nothing is left open then. */
+  isGone(): boolean;
 }
 
 function hold(client: PoolClient, prepare: boolean, timeoutMs: number): HeldClient {
   // A checked-out client reports a lost connection here too; the statement under way, or the next one, rejects with it.
   const onError = (): void => undefined;
   client.on("error", onError);
-  let state: "open" | "ended" = "open";
+  let state: "open" | "ended" | "gone" = "open";
   let isLost = false;
+  let stopWatching = (): void => undefined;
 
   const release = (broken: boolean): void => {
-    state = "ended";
+    if (state !== "gone") state = "ended";
+    stopWatching();
     client.removeListener("error", onError);
     client.release(broken);
   };
@@ -99,8 +106,19 @@ function hold(client: PoolClient, prepare: boolean, timeoutMs: number): HeldClie
     const ended = await within(client.query("ROLLBACK"), timeoutMs).catch(() => undefined);
     release(ended === undefined);
   };
+  const isGone = (): boolean => state === "gone";
+  const giveUp = (): void => {
+    if (state !== "open") return;
+    state = "gone";
+    destroy(client);
+    release(true);
+  };
   return {
-    tx: guard(client, () => state),
+    tx: guard(client, () => state !== "open"),
+    watchEnd: () => {
+      stopWatching = onceIdle(client, giveUp);
+    },
+    isGone,
     look,
     release,
     begin: async (text) => {
@@ -115,12 +133,15 @@ function hold(client: PoolClient, prepare: boolean, timeoutMs: number): HeldClie
       state = "ended";
     },
     query: async ({ name, text }, values) => {
+      if (isGone()) throw new IdempotencyError("transaction_ended");
       const query = { ...(prepare ? { name } : {}), text, values: [...values] };
       try {
         // The server has the same limit, and a server that hangs does not keep it.
         return await within(client.query(query), timeoutMs + limitGraceMs);
       } catch (error) {
         look(error);
+        // The server told of the end when this was on its way.
+        if (isGone()) throw new IdempotencyError("transaction_ended", { cause: error });
         throw error;
       }
     },
@@ -128,6 +149,8 @@ function hold(client: PoolClient, prepare: boolean, timeoutMs: number): HeldClie
       if (state === "open") await undo();
     },
     commit: async () => {
+      if (isGone())
+        return { kind: "rolled_back", cause: new IdempotencyError("transaction_ended") };
       state = "ended";
       try {
         const { command } = await within(client.query("COMMIT"), timeoutMs);
@@ -138,10 +161,10 @@ function hold(client: PoolClient, prepare: boolean, timeoutMs: number): HeldClie
         return lostOrRefused(cause);
       }
     },
-    failed: async ({ cause, answered, isSent }) => {
+    failed: async ({ cause, answered, isSent }, last) => {
       look(cause);
       // The server skipped COMMIT, or never got it.
-      const isRefused = !isSent || (answered === 0 && !isLost);
+      const isRefused = !isSent || (answered < last && !isLost);
       if (isRefused) {
         isLost ||= !isSent;
         await undo();
@@ -151,6 +174,37 @@ function hold(client: PoolClient, prepare: boolean, timeoutMs: number): HeldClie
       return { kind: "ended", end: lostOrRefused(cause) };
     },
   };
+}
+
+/** What is used of pg's connection: the server's word on the transaction, behind each of its answers (ReadyForQuery). */
+interface Wire {
+  readonly stream: { destroy(): unknown };
+  prependListener(event: "readyForQuery", listener: (message: Status) => void): unknown;
+  removeListener(event: "readyForQuery", listener: (message: Status) => void): unknown;
+}
+
+interface Status {
+  /** I: in no transaction. T: in one. E: in one that has failed. */
+  readonly status?: string;
+}
+
+function wireOf(client: PoolClient): Partial<Wire> {
+  return (client as { connection?: Partial<Wire> }).connection ?? {};
+}
+
+/** Calls back when the server is in no transaction any more, before the next statement in the client's queue is sent. */
+function onceIdle(client: PoolClient, callback: () => void): () => void {
+  const wire = wireOf(client);
+  if (wire.prependListener === undefined) return () => undefined;
+  const listener = ({ status }: Status): void => {
+    if (status === "I") callback();
+  };
+  wire.prependListener("readyForQuery", listener);
+  return () => void wire.removeListener?.("readyForQuery", listener);
+}
+
+function destroy(client: PoolClient): void {
+  wireOf(client).stream?.destroy();
 }
 
 /** COMMIT of an aborted transaction succeeds with the tag ROLLBACK. */
@@ -186,9 +240,9 @@ async function connectWithin(pool: Pool, ms: number): Promise<PoolClient> {
 }
 
 /** Most statements have none of these words, and are seen through at once. */
-const mayControl = /\b(?:begin|start|commit|end|abort|prepare|rollback)\b/i;
+const mayControl = /\b(?:begin|start|commit|end|abort|prepare|rollback|close)\b/i;
 const controlsTransaction =
-  /(?:^|;)\s*(?:begin|start\s+transaction|commit|end|abort|prepare\s+transaction|rollback(?!\s+(?:(?:work|transaction)\s+)?to\b))\b/i;
+  /(?:^|;)\s*(?:begin|start\s+transaction|commit|end|abort|prepare\s+transaction|close\s+all|rollback(?!\s+(?:(?:work|transaction)\s+)?to\b))\b/i;
 const quotedOrComment =
   /--[^\n]*|\/\*[\s\S]*?\*\/|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\w*)\$[\s\S]*?\$\1\$/g;
 
@@ -196,9 +250,9 @@ const quotedOrComment =
  * The handler's view of its connection: everything but ending the transaction, giving the connection back, and any use
  * after the end. What slips through is caught before the commit (tx-complete.sql compares the transaction's id).
  */
-function guard(client: PoolClient, state: () => "open" | "ended"): PoolClient {
+function guard(client: PoolClient, isEnded: () => boolean): PoolClient {
   const query = (...args: readonly unknown[]): unknown => {
-    if (state() === "ended")
+    if (isEnded())
       throw new IdempotencyError("transaction_ended", { detail: "tx was used after its end." });
     const text =
       typeof args[0] === "string" ? args[0] : (args[0] as { text?: unknown } | undefined)?.text;

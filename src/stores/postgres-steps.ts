@@ -8,10 +8,10 @@ import type { Claim } from "../core/record.js";
 import type { Connections, Statement } from "./connections.js";
 import { insertOutbox } from "./outbox.js";
 import { wakeOutbox } from "./outbox-wake.js";
-import { openSession } from "./postgres-transactions.js";
-import type { Session, TransactionContext } from "./postgres-transactions.js";
 import { toObservation } from "./rows.js";
 import type { KeyRow } from "./rows.js";
+import { openSession } from "./transaction-session.js";
+import type { Session, TransactionContext } from "./transaction-session.js";
 
 interface StepRow {
   readonly position: number;

@@ -102,7 +102,7 @@ describe("the connection is lost while Postgres is still committing", () => {
     const { rows } = await waitFor(async () => {
       const found = await bench.pool.query<{ doubt: number[] }>(
         `SELECT pg_blocking_pids(pid) AS doubt FROM pg_stat_activity
-          WHERE datname = current_database() AND wait_event = 'transactionid'`,
+          WHERE datname = current_database() AND wait_event = 'advisory' AND query LIKE '%pg_advisory_xact_lock($1%'`,
       );
       return found.rowCount === 1 ? found : undefined;
     });
@@ -139,7 +139,7 @@ describe("the connection is lost while Postgres is still committing", () => {
 test("the reply to the claim of a transaction route is lost: it runs once all the same", async () => {
   const key = newKey();
   const { proxy, shop } = await shopBehindProxy();
-  const cut = proxy.cutAt(statement("tx-claim"));
+  const cut = proxy.cutAt(statement("tx-begin"));
   const made = await retry(shop.url, "/transaction", { key });
   await cut;
   expect([made.status, made.headers["idempotent-replayed"]]).toEqual([201, undefined]);

@@ -66,6 +66,59 @@ test("a batch is no larger, and no more are under way, than allowed", async () =
   expect(await Promise.all(all)).toEqual("ABCDEFG".split(""));
 });
 
+describe("beside a batch that is under way", () => {
+  const soon = { maxInFlight: 2, besideAfterMs: 20 };
+  const never = { maxInFlight: 2, besideAfterMs: 1_000_000 };
+
+  test("what gathers waits for its answer, where that comes soon", async () => {
+    const { add, sent, batch } = open(never);
+    const first = add("a");
+    await batch(0);
+    const others = ["b", "c"].map(add);
+    await new Promise(setImmediate);
+    expect(sent).toHaveLength(1);
+    (await batch(0)).answer();
+    await first;
+    expect((await batch(1)).items).toEqual(["b", "c"]);
+    // Not beside this one either.
+    const last = add("d");
+    await new Promise(setImmediate);
+    expect(sent).toHaveLength(2);
+    (await batch(1)).answer();
+    (await batch(2)).answer();
+    expect(await Promise.all([...others, last])).toEqual(["B", "C", "D"]);
+  });
+
+  test("a full batch leaves at once", async () => {
+    const { add, batch } = open(never);
+    const first = add("a");
+    await batch(0);
+    const others = ["b", "c", "d"].map(add);
+    expect((await batch(1)).items).toEqual(["b", "c", "d"]);
+    (await batch(1)).answer();
+    expect(await Promise.all(others)).toEqual(["B", "C", "D"]);
+    (await batch(0)).answer();
+    await first;
+  });
+
+  test("the next one leaves when it hangs, and no more than may be under way", async () => {
+    const { add, sent, batch } = open(soon);
+    const hanging = add("a");
+    await batch(0);
+    const second = add("b");
+    expect((await batch(1)).items).toEqual(["b"]);
+    const third = add("c");
+    (await batch(1)).answer();
+    expect(await second).toBe("B");
+    expect((await batch(2)).items).toEqual(["c"]);
+    (await batch(2)).answer();
+    expect(await third).toBe("C");
+    expect(sent).toHaveLength(3);
+    (await batch(0)).answer();
+    expect(await hanging).toBe("A");
+  });
+});
+
 describe("a batch that has a limit to what it weighs", () => {
   const weighing = { weightOf: (item: string) => Number(item.slice(1)), maxWeight: 10 };
 

@@ -128,11 +128,12 @@ describe("an error in the middle", () => {
     return rows[0]?.pid ?? 0;
   }
 
-  test.each([
+  test.each<[string, Isolation | undefined, Partial<KeyRef>, string]>([
     // BEGIN itself: what is behind it is never parsed.
     ["before the claim is parsed", "nonsense" as Isolation, {}, "42601"],
-    // Parsed and refused by a CHECK: prepared, yet failed.
-    ["in the claim itself", undefined, { key: "k".repeat(256) }, "23514"],
+    // Parsed and refused for a value: prepared, yet failed.
+    ["in the claim itself", undefined, { key: "k\0" }, "22021"],
+    ["in the record", "repeatable read", { key: "k".repeat(256) }, "23514"],
   ])("%s leaves the connection as good as new", async (_name, isolation, wrong, code) => {
     for (const isWarm of [false, true]) {
       const here = single.ground();
@@ -148,10 +149,10 @@ describe("an error in the middle", () => {
       await single.untilNothingIsOpen();
       for (let time = 0; time < 2; time += 1)
         expect((await order(here.store, newRef())).kind).toBe("committed");
-      expect(await names(here)).toEqual({
-        believed: ["oncekey_tx-begin", "oncekey_tx-claim", "oncekey_tx-complete"],
-        real: ["oncekey_tx-begin", "oncekey_tx-claim", "oncekey_tx-complete"],
-      });
+      const prepared = ["begin", "guard", "store", "unguard"].map((name) => `oncekey_tx-${name}`);
+      const now = await names(here);
+      expect(now.believed).toEqual(expect.arrayContaining(prepared));
+      expect(now.real).toEqual(expect.arrayContaining(now.believed));
       expect(await backend(here)).toBe(pid);
     }
   });
@@ -190,7 +191,8 @@ describe("an error in the middle", () => {
     "a row that the handler has %s commits nothing, although COMMIT is on its way",
     async (_name, sql) => {
       const here = single.ground();
-      const { claim, open, tx } = await begin(here.store, ref);
+      // Under this level the record is there before its response.
+      const { claim, open, tx } = await begin(here.store, ref, 10_000, "repeatable read");
       await insertOrder(tx, ref);
       await tx.query(sql, [ref.scope]);
       const cause = causeOf(await open.complete(claim, completion));
@@ -201,13 +203,105 @@ describe("an error in the middle", () => {
     },
   );
 
-  test("an end that slips through without a new begin commits nothing more", async () => {
+  test("a record that somebody writes without the key's lock is a conflict, and the primary key decides", async () => {
+    const here = single.ground();
+    const other = single.ground();
+    await order(other.store, newRef());
+    const { claim, open, tx } = await begin(here.store, ref);
+    await insertOrder(tx, ref);
+    await other.pool.query(
+      `INSERT INTO idempotency_keys SELECT (json_populate_record(k, json_build_object('scope', $1::text, 'key', $2::text))).*
+         FROM idempotency_keys k LIMIT 1`,
+      [ref.scope, ref.key],
+    );
+    const cause = causeOf(await open.complete(claim, completion));
+    expect(isIdempotencyError(cause) && [cause.code, cause.retryable]).toEqual([
+      "transaction_conflict",
+      true,
+    ]);
+    expect([await single.orders(ref), await single.stateOfKey(ref)]).toEqual([0, "completed"]);
+  });
+});
+
+describe("an end that slips past the guard", () => {
+  /** To one who does not know E'' strings, everything after the first quote is text. */
+  const slip = (text: string): string => `SELECT E'\\''; ${text} --'`;
+
+  test.each([
+    "COMMIT",
+    "COMMIT; BEGIN",
+    "COMMIT AND CHAIN",
+    "END",
+    "SAVEPOINT a; COMMIT",
+    "PREPARE TRANSACTION 'slipped'",
+  ])("by %j fails, and nothing is committed", async (text) => {
     const here = single.ground();
     const { claim, open, tx } = await begin(here.store, ref);
-    await tx.query("SELECT E'\\''; COMMIT --'");
+    await insertOrder(tx, ref);
+    const refused = await tx.query(slip(text)).then(
+      () => undefined,
+      (error: { code?: string }) => error.code,
+    );
+    expect(["2D000", "0A000", "55000"]).toContain(refused);
+    // Whatever the handler makes of the error.
+    const cause = causeOf(await open.complete(claim, completion));
+    expect(isIdempotencyError(cause) ? cause.code : cause).toBe("transaction_ended");
+    await single.untilNothingIsOpen();
+    expect([await single.orders(ref), await single.stateOfKey(ref)]).toEqual([0, undefined]);
+    expect((await order(here.store, ref)).kind).toBe("committed");
+    expect(await single.orders(ref)).toBe(1);
+  });
+
+  test.each(["ROLLBACK", "COMMIT"])(
+    "by %j: no statement runs behind it, in no transaction",
+    async (text) => {
+      const here = single.ground();
+      const { claim, open, tx } = await begin(here.store, ref);
+      const slipped = tx.query(slip(text)).catch(() => undefined);
+      const queued = insertOrder(tx, ref);
+      await expect(queued).rejects.toThrow();
+      await slipped;
+      expect(() => tx.query("SELECT 1")).toThrow("tx was used after its end");
+      const cause = causeOf(await open.complete(claim, completion));
+      expect(isIdempotencyError(cause) && cause.code).toBe("transaction_ended");
+      await single.untilNothingIsOpen();
+      expect([await single.orders(ref), await single.stateOfKey(ref)]).toEqual([0, undefined]);
+      expect((await order(here.store, ref)).kind).toBe("committed");
+    },
+  );
+
+  test("by ROLLBACK and a new BEGIN is noticed before the commit", async () => {
+    const here = single.ground();
+    const { claim, open, tx } = await begin(here.store, ref);
+    await tx.query(slip("ROLLBACK; BEGIN"));
+    await insertOrder(tx, ref);
     const cause = causeOf(await open.complete(claim, completion));
     expect(isIdempotencyError(cause) && cause.code).toBe("transaction_ended");
-    expect(await single.stateOfKey(ref)).toBe("running");
+    await single.untilNothingIsOpen();
+    expect([await single.orders(ref), await single.stateOfKey(ref)]).toEqual([0, undefined]);
+  });
+
+  test.each(["COMMIT", "COMMIT; BEGIN"])(
+    "by %j where the record is there before its response leaves the key behind, and its outcome unknown",
+    async (text) => {
+      const here = single.ground();
+      const { claim, open, tx } = await begin(here.store, ref, 10_000, "repeatable read");
+      await tx.query(slip(text));
+      const cause = causeOf(await open.complete(claim, completion));
+      expect(isIdempotencyError(cause) && cause.code).toBe("transaction_ended");
+      expect(await single.stateOfKey(ref)).toBe("running");
+    },
+  );
+
+  test("fails on a client that pipelines by itself too", async () => {
+    const here = single.ground({ pipeline: true });
+    const { claim, open, tx } = await begin(here.store, ref);
+    await insertOrder(tx, ref);
+    await expect(tx.query(slip("COMMIT"))).rejects.toMatchObject({ code: "2D000" });
+    const cause = causeOf(await open.complete(claim, completion));
+    expect(isIdempotencyError(cause) && cause.code).toBe("transaction_ended");
+    await single.untilNothingIsOpen();
+    expect([await single.orders(ref), await single.stateOfKey(ref)]).toEqual([0, undefined]);
   });
 });
 
@@ -242,7 +336,7 @@ describe("who sends it", () => {
       Object.assign(client, { query });
     });
     expect((await order(here.store, ref)).kind).toBe("committed");
-    expect(traced).toEqual(["BEGIN", "WITH "]);
+    expect(traced).toEqual(["BEGIN", "CLOSE"]);
   });
 
   test("values are sent as they are: text of any script, bytes, numbers and nothing", async () => {
