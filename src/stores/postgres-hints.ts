@@ -15,6 +15,7 @@ import { derivePool } from "./connections.js";
 import type { Connections } from "./connections.js";
 import { createHints } from "./hints.js";
 import type { HintLine } from "./hints.js";
+import { ownTypes } from "./own-types.js";
 import { waitHash } from "./rows.js";
 import type { Statements } from "./sql-text.js";
 
@@ -68,7 +69,7 @@ async function openLine(
   onHint: (name: string) => void,
   onLost: () => void,
 ): Promise<HintLine> {
-  const source = derivePool(pool, { max: 1, timeoutMs });
+  const source = derivePool(pool, { max: 1, timeoutMs, types: ownTypes });
   source.on("error", onLost);
   const client = await source.connect().catch(async (error: unknown) => {
     await source.end();

@@ -24,7 +24,6 @@ import { openPoolSession } from "./pool-session.js";
 import { takeOverValues, txClaimValues } from "./postgres-claims.js";
 import type { KeyHints } from "./postgres-hints.js";
 import { toHead, toObservation } from "./rows.js";
-import type { KeyRow } from "./rows.js";
 import { isAnswered, isConflict, sqlStateOf } from "./sql-state.js";
 import type { Statements } from "./sql-text.js";
 
@@ -95,8 +94,7 @@ export function createTransactionSource(context: TransactionContext): Transactio
     }
     const result = await run(statements.find, [[ref.scope], [ref.key]]);
     await open.rollback();
-    const row = result.rows[0] as KeyRow | undefined;
-    return toRefusal(row === undefined ? undefined : toObservation(row));
+    return toRefusal(observe(result.rows[0]));
   };
 
   return {
@@ -318,9 +316,7 @@ function asEnded(cause: unknown): unknown {
  */
 async function confirmByReading(context: TransactionContext, claim: Claim): Promise<CommitAnswer> {
   try {
-    const found = await context.own.run(context.statements.find, [[claim.scope], [claim.key]]);
-    const row = found.rows[0] as KeyRow | undefined;
-    const record = row === undefined ? undefined : toObservation(row).record;
+    const record = (await context.find(claim))?.record;
     const isMine = record?.claimId === claim.claimId && record.state === "completed";
     return isMine && record.replayUntilMs !== undefined
       ? { kind: "committed", replayUntilMs: record.replayUntilMs }
@@ -334,8 +330,8 @@ async function confirmByReading(context: TransactionContext, claim: Claim): Prom
 async function verifyDatabase(context: TransactionContext, session: Session): Promise<void> {
   const { own, statements } = context;
   const theirs = await session.run(statements.epoch, []);
-  const ours = await own.run(statements.epoch, []);
-  if (column(theirs.rows[0], "epoch") === column(ours.rows[0], "epoch")) return;
+  const [ours] = await own.run(statements.epoch, []);
+  if (column(theirs.rows[0], "epoch") === ours?.[0]) return;
   throw new IdempotencyError("options_invalid", {
     detail: "The transactions of `using` are on another database than the store.",
   });
@@ -359,6 +355,11 @@ function toRefusal(found: Observation | undefined): Exclude<ClaimAnswer, { kind:
   return found === undefined ? { kind: "locked" } : { kind: "exists", ...found };
 }
 
+/** A row of find.sql by the names of its columns, which pg gives in their order. */
+function observe(row: unknown): Observation | undefined {
+  return row === undefined ? undefined : toObservation(Object.values(row as object) as string[]);
+}
+
 function settle(context: TransactionContext, claim: Claim): Promise<Observation | undefined> {
   return context.own.withClient(async (client) => {
     await client.query(context.own.begin);
@@ -373,11 +374,8 @@ function settle(context: TransactionContext, claim: Claim): Promise<Observation 
     // ... and this for one that took over a row that was there.
     const locked = `${context.statements.find.text} FOR UPDATE OF k`;
     const found =
-      free.rowCount === 0
-        ? await client.query<KeyRow>(locked, [[claim.scope], [claim.key]])
-        : undefined;
+      free.rowCount === 0 ? await client.query(locked, [[claim.scope], [claim.key]]) : undefined;
     await client.query("ROLLBACK");
-    const row = found?.rows[0];
-    return row === undefined ? undefined : toObservation(row);
+    return observe(found?.rows[0]);
   });
 }
