@@ -6,8 +6,10 @@
 import type { CustomTypesConfig, Pool, PoolClient, PoolConfig, QueryResult } from "pg";
 import { systemClock } from "../core/clock.js";
 import { IdempotencyError } from "../core/errors.js";
+import { takesOneWrite, writeTogether } from "./one-write.js";
 import { ownTypes, textTypes } from "./own-types.js";
 import { sqlStateOf } from "./sql-state.js";
+import { limitGraceMs } from "./time-limit.js";
 
 export interface ConnectionOptions {
   /** Most connections of this set. */
@@ -89,6 +91,7 @@ export function openConnections(pool: Pool, options: ConnectionOptions): Connect
 
 function openDirect(pool: Pool, options: ConnectionOptions): Connections {
   const own = derivePool(pool, { ...options, types: ownTypes });
+  const limitMs = options.timeoutMs + limitGraceMs;
   const ready = new WeakSet<PoolClient>();
   let closed: Promise<void> | undefined;
   const onLoss = (): void => options.onEpoch(undefined, monotonicMs());
@@ -117,7 +120,7 @@ function openDirect(pool: Pool, options: ConnectionOptions): Connections {
     begin: beginTransaction,
     run: (statement, values) =>
       withClient((client) =>
-        readTexts(client, options.prepare ? statement : { text: statement.text }, values),
+        readTexts(client, options.prepare ? statement : { text: statement.text }, values, limitMs),
       ),
     // Closing twice is closing once: the app and the middleware may both do it.
     close: () => (closed ??= own.end()),
@@ -130,6 +133,7 @@ function openDirect(pool: Pool, options: ConnectionOptions): Connections {
  */
 function openPooled(pool: Pool, options: ConnectionOptions): Connections {
   const own = derivePool(pool, { ...options, types: ownTypes });
+  const limitMs = options.timeoutMs + limitGraceMs;
   let closed: Promise<void> | undefined;
   const onLoss = (): void => options.onEpoch(undefined, monotonicMs());
   own.on("error", onLoss);
@@ -151,7 +155,7 @@ function openPooled(pool: Pool, options: ConnectionOptions): Connections {
     run: (statement, values) =>
       withClient(async (client) => {
         await beginAndReadEpoch(client);
-        const rows = await readTexts(client, { text: statement.text }, values);
+        const rows = await readTexts(client, { text: statement.text }, values, limitMs);
         await client.query("COMMIT");
         return rows;
       }),
@@ -159,11 +163,21 @@ function openPooled(pool: Pool, options: ConnectionOptions): Connections {
   };
 }
 
+/**
+ * In one write where the client lets us: pg would send five messages, and describe and parse two dozen columns a request.
+ * What failed is thrown, and whoever lent the connection throws it away.
+ */
 async function readTexts(
   client: PoolClient,
   statement: { readonly name?: string; readonly text: string },
   values: readonly unknown[],
+  timeoutMs: number,
 ): Promise<TextRows> {
+  if (takesOneWrite(client)) {
+    const written = await writeTogether(client, [{ ...statement, values }], timeoutMs);
+    if (written.kind === "failed") throw written.cause;
+    return written.answers[0]?.rows ?? [];
+  }
   const query = { ...statement, values: [...values], rowMode: "array", types: textTypes } as const;
   return (await client.query<(string | null)[]>(query)).rows;
 }
@@ -239,7 +253,7 @@ export function derivePool(
     connectionTimeoutMillis: options.timeoutMs,
     // Sent as the session begins, which poolers refuse.
     ...(options.pooler === undefined ? timeLimits(options.timeoutMs) : {}),
-    query_timeout: options.timeoutMs + 250,
+    query_timeout: options.timeoutMs + limitGraceMs,
     allowExitOnIdle: true,
   });
 }

@@ -5,6 +5,7 @@
 import type { Pool, QueryResult } from "pg";
 import type { OutboxMessage } from "../core/outbox-message.js";
 import { createBatcher } from "./batcher.js";
+import { hashArray, textArray } from "./binary-array.js";
 import { asSchemaError, openConnections } from "./connections.js";
 import type { Statement, TextRows } from "./connections.js";
 import { checkSchemaName, statementsFor } from "./sql-text.js";
@@ -108,7 +109,10 @@ export function openOutbox(options: OutboxOptions): Outbox {
     maxInFlight: 1,
     maxWaiting,
     send: async (messages) => {
-      const values = [messages.map(({ eventId }) => eventId), messages.map(({ token }) => token)];
+      const values = [
+        textArray(messages.map(({ eventId }) => eventId)),
+        hashArray(messages.map(({ token }) => token)),
+      ];
       const rows = await run(statements["outbox-delivered"], values);
       const done = new Set(rows.map(([slot]) => Number(slot)));
       return messages.map((_, index) => (done.has(index + 1) ? "ok" : "lost"));

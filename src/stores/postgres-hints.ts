@@ -11,6 +11,7 @@ import type { Pool } from "pg";
 import { systemClock } from "../core/clock.js";
 import type { Watch } from "../core/ports.js";
 import type { KeyRef } from "../core/record.js";
+import { hashArray } from "./binary-array.js";
 import { derivePool } from "./connections.js";
 import type { Connections } from "./connections.js";
 import { createHints } from "./hints.js";
@@ -49,7 +50,7 @@ export function createKeyHints(options: KeyHintsOptions): KeyHints {
   });
   const send = (hashes: readonly string[], isAwaited: boolean): void => {
     // A hint that is lost costs a waiter a pause.
-    own.run(statements.hint, [hashes, isAwaited]).catch(() => undefined);
+    own.run(statements.hint, [hashArray(hashes), String(isAwaited)]).catch(() => undefined);
   };
   const hashOf = (ref: KeyRef): string => waitHash(schema, ref);
   return {

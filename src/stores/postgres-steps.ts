@@ -5,6 +5,7 @@
 import type { RecordedStep, StepCommit, StepRef, StepsSource } from "../core/steps-port.js";
 import { repeatedEvent } from "../core/outbox-message.js";
 import type { Claim } from "../core/record.js";
+import { textArray, uuidArray } from "./binary-array.js";
 import type { Connections, Statement, TextRows } from "./connections.js";
 import { insertOutbox } from "./outbox.js";
 import { wakeOutbox } from "./outbox-wake.js";
@@ -68,7 +69,11 @@ export function createStepsSource(context: TransactionContext, claims: Connectio
       return wrote(parked);
     },
     claimDue: async (handlers, claimIds, leaseMs) => {
-      const rows = await claims.run(statements["claim-due"], [handlers, claimIds, leaseMs]);
+      const rows = await claims.run(statements["claim-due"], [
+        textArray(handlers),
+        uuidArray(claimIds),
+        leaseMs,
+      ]);
       return rows.map((row) => toObservation(row).record);
     },
   };

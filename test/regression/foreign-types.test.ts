@@ -9,7 +9,7 @@
  */
 import { randomUUID } from "node:crypto";
 
-import type pg from "pg";
+import pg from "pg";
 
 import type { Claim, ClaimRequest, KeyRef } from "../../src/core/record.js";
 import { examinePooler, examinePostgres, inspect, status } from "../../src/ops.js";
@@ -113,6 +113,22 @@ describe.each(foreignWays)("with %s", (way) => {
       lastError: undefined,
     });
     expect(await store.find(ref)).toMatchObject({ record: answer.record });
+  });
+
+  test("the same on a client that takes no write of several messages", async () => {
+    const config = { connectionString: foreign.url, pipeline: true };
+    const pool = new pg.Pool(config);
+    const pipelining = postgresStore({ pool });
+    try {
+      const held = await claimed(pipelining.claim(newRequest(ref)));
+      await pipelining.complete(held, { ...windows, response });
+      const [found, again] = [await pipelining.find(ref), await store.find(ref)];
+      expect(found?.record.response).toEqual(response);
+      expect(found?.record).toEqual(again?.record);
+    } finally {
+      await pipelining.close();
+      await pool.end();
+    }
   });
 
   test("migrations, the check of the schema and the epoch", async () => {

@@ -41,6 +41,7 @@ export interface Foreign {
   /** The same as anybody else sees it. */
   readonly plain: pg.Pool;
   readonly name: string;
+  readonly url: string;
   /** Runs a statement of the test itself. */
   rowsOf(text: string): Promise<unknown[]>;
 }
@@ -83,6 +84,9 @@ export function useForeignTypes(
     },
     get name() {
       return database.name;
+    },
+    get url() {
+      return database.url;
     },
     rowsOf: async (text) => {
       const types: pg.CustomTypesConfig = { getTypeParser: () => (value: string) => value };
