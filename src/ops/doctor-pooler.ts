@@ -3,6 +3,7 @@
  * finding that out by what happens to two clients. Leaves nothing behind in a session that somebody else will get.
  */
 import type { Pool, PoolClient } from "pg";
+import { ownTypes } from "../stores/own-types.js";
 import { ok, problem, unless, wordsOf } from "./finding.js";
 import type { Finding } from "./finding.js";
 
@@ -158,7 +159,8 @@ async function ask<Row>(
   const late = new Promise<never>((_resolve, reject) => {
     timer = setTimeout(() => reject(new Error("no session came free in time")), patienceMs);
   });
-  const answer = client.query(query);
+  const given = typeof query === "string" ? { text: query } : query;
+  const answer = client.query({ ...given, types: ownTypes });
   // Where nobody waits for it any more, its end is of no interest.
   answer.catch(() => undefined);
   try {

@@ -4,6 +4,7 @@
  */
 import type { Pool } from "pg";
 import { assertSchema } from "../stores/migrate.js";
+import { ownRows } from "../stores/own-types.js";
 import { checkSchemaName, quoteIdentifier, statementsFor } from "../stores/sql-text.js";
 import { ok, problem, unless, wordsOf } from "./finding.js";
 import type { Finding } from "./finding.js";
@@ -61,8 +62,8 @@ const settingsSql = `
 
 /** Checks the server, its settings, the schema and the clock. Rejects only where Postgres cannot be asked at all. */
 export async function examinePostgres(check: PostgresCheck): Promise<readonly Finding[]> {
-  const { rows } = await check.pool.query<Settings>(settingsSql);
-  const found = rows[0] as Settings;
+  const [row] = await ownRows<Settings>(check.pool, settingsSql);
+  const found = row as Settings;
   return [
     ...serverFindings(found),
     ...timeoutFindings(found),
@@ -160,8 +161,8 @@ async function schemaFindings({ pool, schema = "public" }: PostgresCheck): Promi
     read: (row: Record<string, unknown>) => Finding,
   ): Promise<Finding> => {
     try {
-      const { rows } = await pool.query<Record<string, unknown>>(text, [...values]);
-      return read(rows[0] ?? {});
+      const [row] = await ownRows<Record<string, unknown>>(pool, text, values);
+      return read(row ?? {});
     } catch (error) {
       return problem("schema", name, wordsOf(error), "The role of the application needs this.");
     }
@@ -205,9 +206,12 @@ async function schemaFindings({ pool, schema = "public" }: PostgresCheck): Promi
 
 async function clockFinding({ pool, wallMs }: PostgresCheck): Promise<Finding> {
   const before = wallMs();
-  const { rows } = await pool.query<{ now: Date }>("SELECT clock_timestamp() AS now");
+  const [row] = await ownRows<{ now: number }>(
+    pool,
+    "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS now",
+  );
   const middle = (before + wallMs()) / 2;
-  const offMs = Math.round(middle - (rows[0]?.now.getTime() ?? middle));
+  const offMs = Math.round(middle - (row?.now ?? middle));
   return unless("postgres", "clock", `this machine is ${offMs} ms ahead of the server`, {
     when: Math.abs(offMs) > notableClockMs,
     level: "warning",

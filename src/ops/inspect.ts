@@ -86,8 +86,8 @@ interface InspectRow {
   readonly claim_id: string;
   readonly token: string;
   readonly attempt: number;
-  readonly lease_until: Date | null;
-  readonly next_attempt_at: Date | null;
+  readonly lease_until_ms: number | null;
+  readonly next_attempt_at_ms: number | null;
   readonly method: string;
   readonly path: string;
   readonly request_id: string;
@@ -95,15 +95,16 @@ interface InspectRow {
   readonly status: number | null;
   readonly head: ResponseHead | null;
   readonly body_bytes: number | null;
-  readonly body: Buffer | null;
-  readonly created_at: Date;
-  readonly completed_at: Date | null;
-  readonly replay_until: Date | null;
-  readonly dedupe_until: Date | null;
+  /** As base64. */
+  readonly body: string | null;
+  readonly created_at_ms: number;
+  readonly completed_at_ms: number | null;
+  readonly replay_until_ms: number | null;
+  readonly dedupe_until_ms: number | null;
   readonly handler: string | null;
   readonly failures: number;
   readonly last_error: string | null;
-  readonly now: Date;
+  readonly now_ms: number;
 }
 
 /** More than these are not told apart by eye. */
@@ -124,7 +125,7 @@ export async function inspect(
   const where = [ref.scope, ref.key];
   const [row] = await read<InspectRow>(place, "inspect", [...where, showBody]);
   if (row === undefined) return undefined;
-  const steps = await read<Omit<InspectedStep, "recordedAt"> & { recorded_at: Date }>(
+  const steps = await read<Omit<InspectedStep, "recordedAt"> & { recorded_at_ms: number }>(
     place,
     "steps-list",
     where,
@@ -134,7 +135,10 @@ export async function inspect(
     scope: ref.scope,
     key: ref.key,
     ...toKey(row),
-    steps: steps.map(({ recorded_at, ...step }) => ({ ...step, recordedAt: recorded_at })),
+    steps: steps.map(({ recorded_at_ms, ...step }) => ({
+      ...step,
+      recordedAt: new Date(recorded_at_ms),
+    })),
     settlements: await settlementsOf(place, ref),
     messages: Object.fromEntries(messages.map((found) => [found.state, found.messages])),
   };
@@ -145,24 +149,26 @@ export async function settlementsOf(
   place: OpsPlace,
   { scope, key }: KeyRef,
 ): Promise<readonly Settlement[]> {
-  const rows = await read<{ outcome: string; settled_by: string; why: string; settled_at: Date }>(
-    place,
-    "settlements",
-    [scope, key],
-  );
+  const rows = await read<{
+    outcome: string;
+    settled_by: string;
+    why: string;
+    settled_at_ms: number;
+  }>(place, "settlements", [scope, key]);
   return rows.map((row) => ({
     outcome: row.outcome,
     by: row.settled_by,
     why: row.why,
-    at: row.settled_at,
+    at: new Date(row.settled_at_ms),
   }));
 }
 
 function toKey(
   row: InspectRow,
 ): Omit<InspectedKey, "scope" | "key" | "steps" | "settlements" | "messages"> {
-  const left = (until: Date | null): number | undefined =>
-    until === null ? undefined : until.getTime() - row.now.getTime();
+  const left = (untilMs: number | null): number | undefined =>
+    untilMs === null ? undefined : untilMs - row.now_ms;
+  const date = (ms: number | null): Date | undefined => (ms === null ? undefined : new Date(ms));
   return {
     state: row.state,
     standing: standingOf(row),
@@ -171,15 +177,15 @@ function toKey(
     path: row.path,
     requestId: row.request_id,
     claim: { id: row.claim_id, token: Number(row.token), attempt: row.attempt },
-    leaseLeftMs: left(row.lease_until),
-    nextAttemptInMs: left(row.next_attempt_at),
+    leaseLeftMs: left(row.lease_until_ms),
+    nextAttemptInMs: left(row.next_attempt_at_ms),
     handler: row.handler ?? undefined,
     failures: row.failures,
     lastError: row.last_error ?? undefined,
-    createdAt: row.created_at,
-    completedAt: row.completed_at ?? undefined,
-    replayUntil: row.replay_until ?? undefined,
-    dedupeUntil: row.dedupe_until ?? undefined,
+    createdAt: new Date(row.created_at_ms),
+    completedAt: date(row.completed_at_ms),
+    replayUntil: date(row.replay_until_ms),
+    dedupeUntil: date(row.dedupe_until_ms),
     response: responseOf(row),
   };
 }
@@ -192,21 +198,21 @@ function responseOf(row: InspectRow): InspectedResponse | undefined {
     ...(statusMessage === undefined ? {} : { statusMessage }),
     headers,
     bodyBytes: row.body_bytes ?? 0,
-    ...(row.body === null ? {} : { body: row.body }),
+    ...(row.body === null ? {} : { body: Buffer.from(row.body, "base64") }),
   };
 }
 
 /** As `decide()` would answer the same request at this moment. */
 function standingOf(row: InspectRow): Standing {
-  const isOver = (until: Date | null): boolean => until !== null && until <= row.now;
+  const isOver = (untilMs: number | null): boolean => untilMs !== null && untilMs <= row.now_ms;
   if (row.state === "running") {
-    if (!isOver(row.lease_until)) return "living";
+    if (!isOver(row.lease_until_ms)) return "living";
     const goesOn = row.guarantee === "rerun" || row.guarantee === "steps";
     return goesOn && !row.not_stored ? "abandoned" : "unknown";
   }
-  if (row.state === "parked") return row.next_attempt_at === null ? "set_aside" : "waiting";
-  if (isOver(row.dedupe_until)) return "over";
+  if (row.state === "parked") return row.next_attempt_at_ms === null ? "set_aside" : "waiting";
+  if (isOver(row.dedupe_until_ms)) return "over";
   if (row.state === "forgotten") return "expired";
   if (row.not_stored) return "not_stored";
-  return isOver(row.replay_until) ? "expired" : "replayed";
+  return isOver(row.replay_until_ms) ? "expired" : "replayed";
 }

@@ -3,6 +3,7 @@
  */
 import type { Pool, QueryResultRow } from "pg";
 import { asSchemaError } from "../stores/connections.js";
+import { ownRows } from "../stores/own-types.js";
 import { checkSchemaName, statementsFor } from "../stores/sql-text.js";
 import type { StatementName } from "../stores/sql-text.js";
 
@@ -19,8 +20,7 @@ export async function read<Row extends QueryResultRow>(
   values: readonly unknown[],
 ): Promise<readonly Row[]> {
   const { text } = statementsFor(checkSchemaName(schema ?? "public"))[name];
-  const result = await pool.query<Row>(text, [...values]).catch((error: unknown) => {
+  return ownRows<Row>(pool, text, values).catch((error: unknown) => {
     throw asSchemaError(error);
   });
-  return result.rows;
 }

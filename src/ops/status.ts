@@ -60,7 +60,7 @@ interface WaitingRow extends KeyRef {
   readonly state: KeyState;
   readonly method: string;
   readonly path: string;
-  readonly created_at: Date;
+  readonly created_at_ms: number;
 }
 
 const defaultListed = 20;
@@ -96,12 +96,12 @@ export async function status(
 
 async function waitingKeys(place: OpsPlace, list: number): Promise<readonly WaitingKey[]> {
   const rows = await read<WaitingRow>(place, "needs-operator", [list]);
-  return rows.map(({ scope, key, state, method, path, created_at }) => ({
+  return rows.map(({ scope, key, state, method, path, created_at_ms }) => ({
     scope,
     key,
     standing: state === "parked" ? "set_aside" : "unknown",
     method,
     path,
-    createdAt: created_at,
+    createdAt: new Date(created_at_ms),
   }));
 }

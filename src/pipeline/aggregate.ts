@@ -6,6 +6,7 @@ import { isSafeNumber, parse } from "lossless-json";
 import type { Pool, PoolClient } from "pg";
 import { IdempotencyError } from "../core/errors.js";
 import { asSchemaError } from "../stores/connections.js";
+import { ownRows } from "../stores/own-types.js";
 import { lockHash } from "../stores/rows.js";
 import { sqlStateOf } from "../stores/sql-state.js";
 import { checkSchemaName, quoteIdentifier, quoteTable, statementsFor } from "../stores/sql-text.js";
@@ -90,12 +91,13 @@ class PostgresAggregate implements Aggregate {
     const sql = await this.#texts();
     const { source, target } = this.#options;
     const versions = async (db: Pick<PoolClient, "query">): Promise<readonly string[]> => {
-      const found = await db.query<{ name: string }>(
+      const found = await ownRows<{ name: string }>(
+        db,
         `SELECT tgname AS name FROM pg_trigger
          WHERE tgrelid = $1::regclass AND NOT tgisinternal AND starts_with(tgname, $2)`,
         [quoteTable(source), triggerNames(target).all],
       );
-      return found.rows.map((row) => row.name);
+      return found.map((row) => row.name);
     };
     // Looked at without a lock first: a deploy that changes nothing must not stop writers.
     if ((await versions(this.#options.pool)).includes(sql.triggerName)) return;
@@ -116,7 +118,7 @@ class PostgresAggregate implements Aggregate {
     const sql = await this.#texts();
     const given = keys.map((key) => this.#encode(key));
     // A key has one spelling, by the types of its columns: else two could hold "the" lock of one row.
-    const { rows } = await this.#options.pool.query<KeyRow>(sql.spell, [given]);
+    const rows = await ownRows<KeyRow>(this.#options.pool, sql.spell, [given]);
     let total = noCounts;
     for (const some of piecesOf(
       rows.map(({ key }) => key),
@@ -153,8 +155,8 @@ class PostgresAggregate implements Aggregate {
     const sql = await this.#texts();
     const columns = this.#whereColumns(where);
     const values = [from ?? null, to ?? null, ...columns.map((column) => where[column])];
-    const result = await this.#options.pool.query<KeyRow>(sql.dirtyKeys(columns), values);
-    return result.rows.map(({ key }) => this.#decode(key));
+    const rows = await ownRows<KeyRow>(this.#options.pool, sql.dirtyKeys(columns), values);
+    return rows.map(({ key }) => this.#decode(key));
   }
 
   async backfill(options: BackfillOptions): Promise<RecomputeCounts> {
@@ -166,7 +168,7 @@ class PostgresAggregate implements Aggregate {
     let total = noCounts;
     for (const [index, day] of days.entries()) {
       const values = [day, ...columns.map((column) => where[column])];
-      const { rows } = await this.#options.pool.query<KeyRow>(sql.keysOfDay(columns), values);
+      const rows = await ownRows<KeyRow>(this.#options.pool, sql.keysOfDay(columns), values);
       const pieces = piecesOf(
         rows.map(({ key }) => key),
         this.#options.batchKeys,
@@ -226,12 +228,13 @@ class PostgresAggregate implements Aggregate {
   ): Promise<RecomputeCounts> {
     const sql = await this.#texts();
     return this.#inTransaction(async (tx) => {
-      const held = await tx.query<KeyRow>(this.#statements[lock].text, [...values]);
-      if (held.rows.length === 0) return noCounts;
-      const keys = held.rows.map(({ key }) => key);
+      const held = await ownRows<KeyRow>(tx, this.#statements[lock].text, values);
+      if (held.length === 0) return noCounts;
+      const keys = held.map(({ key }) => key);
       const given = [keys, ...daysOf(keys)];
-      const result = await tx.query<{ written: number; removed: number }>(sql.recompute, given);
-      const { written = 0, removed = 0 } = result.rows[0] ?? {};
+      type Counts = { readonly written: number; readonly removed: number };
+      const [row] = await ownRows<Counts>(tx, sql.recompute, given);
+      const { written = 0, removed = 0 } = row ?? {};
       return { keys: keys.length, written, removed, failed: 0 };
     });
   }
@@ -244,13 +247,10 @@ class PostgresAggregate implements Aggregate {
     name: "aggregate-add-keys" | "aggregate-oldest",
     values: readonly unknown[],
   ): Promise<readonly KeyRow[]> {
-    const { pool } = this.#options;
-    const result = await pool
-      .query<KeyRow>(this.#statements[name].text, [...values])
-      .catch((error: unknown) => {
-        throw asSchemaError(error);
-      });
-    return result.rows;
+    const { text } = this.#statements[name];
+    return ownRows<KeyRow>(this.#options.pool, text, values).catch((error: unknown) => {
+      throw asSchemaError(error);
+    });
   }
 
   /** The statements hold the types of the key's columns, which only the catalog knows. */
@@ -265,12 +265,13 @@ class PostgresAggregate implements Aggregate {
 
   async #readTypes(): Promise<ReadonlyMap<string, string>> {
     const { pool, source, target } = this.#options;
-    const result = await pool.query<{ column: string; type: string }>(
+    const rows = await ownRows<{ column: string; type: string }>(
+      pool,
       `SELECT attname AS column, format_type(atttypid, atttypmod) AS type FROM pg_attribute
        WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped`,
       [quoteTable(target)],
     );
-    const types = new Map(result.rows.map(({ column, type }) => [column, type]));
+    const types = new Map(rows.map(({ column, type }) => [column, type]));
     const problems = this.#columns.filter((column) => !types.has(column));
     const { day } = this.#options;
     if (problems.length > 0)
@@ -290,11 +291,12 @@ class PostgresAggregate implements Aggregate {
   }
 
   async #daysBetween(from: string, to: string): Promise<readonly string[]> {
-    const result = await this.#options.pool.query<{ day: string }>(
-      "SELECT d::date::text AS day FROM generate_series($1::date, $2::date, interval '1 day') d",
+    const rows = await ownRows<{ day: string }>(
+      this.#options.pool,
+      "SELECT to_char(d, 'YYYY-MM-DD') AS day FROM generate_series($1::date, $2::date, interval '1 day') d",
       [from, to],
     );
-    return result.rows.map(({ day }) => day);
+    return rows.map(({ day }) => day);
   }
 
   #encode(key: AggregateKey): string {

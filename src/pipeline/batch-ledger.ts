@@ -1,6 +1,7 @@
 /** Reads and clears what the ledger knows of batches whose ids begin alike, for whoever writes a long thing in many of them. */
 import type { Pool } from "pg";
 import { asSchemaError } from "../stores/connections.js";
+import { ownRows } from "../stores/own-types.js";
 import { checkSchemaName, statementsFor } from "../stores/sql-text.js";
 import type { BatchCounts } from "./description.js";
 
@@ -51,8 +52,7 @@ async function run(
   const { text } = statementsFor(checkSchemaName(schema))[name];
   // A semicolon comes right behind the colon.
   const beyond = `${prefix.slice(0, -1)};`;
-  const result = await pool.query(text, [target, prefix, beyond]).catch((error: unknown) => {
+  return ownRows(pool, text, [target, prefix, beyond]).catch((error: unknown) => {
     throw asSchemaError(error);
   });
-  return result.rows;
 }

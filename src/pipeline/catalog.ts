@@ -4,6 +4,7 @@
  */
 import type { Pool } from "pg";
 import { IdempotencyError } from "../core/errors.js";
+import { ownRows } from "../stores/own-types.js";
 import { quoteIdentifier, quoteTable, statementsFor } from "../stores/sql-text.js";
 import { encodeCast, encoderFor } from "./encoders.js";
 import type { ColumnType } from "./encoders.js";
@@ -92,18 +93,18 @@ interface ColumnRow {
 export async function readTable(pool: Pool, description: SinkDescription): Promise<SinkTable> {
   const statements = statementsFor("public");
   const given = quoteTable(description.table);
-  const found = await pool.query<TableRow>(statements["sink-table"].text, [given]);
-  const row = found.rows[0];
+  const [row] = await ownRows<TableRow>(pool, statements["sink-table"].text, [given]);
   if (row === undefined) throw unsuitable(description, ["there is no such table"]);
   if (row.kind !== "r" && row.kind !== "p")
     throw unsuitable(description, [`it is ${kinds[row.kind] ?? "no table"}`]);
   // Read first: what is changed behind it, every batch finds out.
-  const shapes = await pool.query<{ shape: string }>(
+  const [shape] = await ownRows<{ shape: string }>(
+    pool,
     shapeSql(given, description.columns, keyOf(description)),
   );
-  const columns = await pool.query<ColumnRow>(statements["sink-columns"].text, [row.oid]);
-  const catalog = new Map(columns.rows.map((column) => [column.name, column]));
-  return describe(description, row, catalog, shapes.rows[0]?.shape ?? "");
+  const columns = await ownRows<ColumnRow>(pool, statements["sink-columns"].text, [row.oid]);
+  const catalog = new Map(columns.map((column) => [column.name, column]));
+  return describe(description, row, catalog, shape?.shape ?? "");
 }
 
 /** The key's columns in the description's order. */

@@ -9,6 +9,7 @@ import { systemClock } from "../core/clock.js";
 import type { Clock } from "../core/clock.js";
 import { IdempotencyError } from "../core/errors.js";
 import { assertSchema } from "../stores/migrate.js";
+import { ownRows } from "../stores/own-types.js";
 import { statementsFor } from "../stores/sql-text.js";
 import type { SinkRow } from "./description.js";
 import { checkSource } from "./source-options.js";
@@ -166,10 +167,7 @@ class Reading<Message extends KafkaMessage, Row extends object> implements Sourc
       all.map(({ partition }) => partition),
       all.map(({ offset }) => String(offset)),
     ]);
-    const { rows } = await pool.query<{ topic: string; part: number; position: string }>(
-      this.#statements["positions-read"].text,
-      [name],
-    );
+    const rows = await this.#read();
     const positions = new Map<string, { topic: string; partition: number; offset: bigint }>();
     for (const { topic, part, position } of rows) {
       const first = earliest.get(topic)?.[part];
@@ -265,16 +263,20 @@ class Reading<Message extends KafkaMessage, Row extends object> implements Sourc
     for (const [at, { next }] of moves) positions.set(at, next);
   }
 
+  /** How far the source has been read. */
+  #read(): Promise<readonly { topic: string; part: number; position: string }[]> {
+    const { pool, name } = this.#options;
+    return ownRows(pool, this.#statements["positions-read"].text, [name]);
+  }
+
   async #isPast(
     moves: readonly (readonly [string, { readonly next: bigint }])[],
   ): Promise<boolean> {
-    const { pool, name } = this.#options;
-    const { rows } = await pool.query<{ topic: string; part: number; position: string }>(
-      this.#statements["positions-read"].text,
-      [name],
-    );
     const stored = new Map(
-      rows.map(({ topic, part, position }) => [`${topic}:${part}`, BigInt(position)]),
+      (await this.#read()).map(({ topic, part, position }) => [
+        `${topic}:${part}`,
+        BigInt(position),
+      ]),
     );
     return moves.every(([at, { next }]) => (stored.get(at) ?? 0n) >= next);
   }

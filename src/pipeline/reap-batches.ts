@@ -1,6 +1,7 @@
 /** Removes old rows of the ledger of batches. Owns: how long a batch is remembered. */
 import type { Pool } from "pg";
 import { asSchemaError } from "../stores/connections.js";
+import { ownRows } from "../stores/own-types.js";
 import { checkSchemaName, statementsFor } from "../stores/sql-text.js";
 
 const day = 86_400_000;
@@ -30,8 +31,9 @@ export async function reapBatches({
   limit = defaultLimit,
 }: ReapBatchesOptions): Promise<number> {
   const { text } = statementsFor(checkSchemaName(schema))["batch-reap"];
-  const result = await pool.query(text, [keepBatchesMs, limit]).catch((error: unknown) => {
+  const values = [keepBatchesMs, limit];
+  const [row] = await ownRows<{ removed: number }>(pool, text, values).catch((error: unknown) => {
     throw asSchemaError(error);
   });
-  return (result.rows[0] as { removed: number }).removed;
+  return (row as { removed: number }).removed;
 }

@@ -8,6 +8,7 @@ import { z } from "zod";
 import { systemClock } from "../core/clock.js";
 import type { Clock } from "../core/clock.js";
 import { assertSchema } from "../stores/migrate.js";
+import { ownRows } from "../stores/own-types.js";
 import { statementsFor } from "../stores/sql-text.js";
 import type { SinkRow } from "./description.js";
 import type { Source } from "./kafka-source.js";
@@ -179,10 +180,8 @@ class Reading<Row extends object> implements Source {
     const { client, stream, group, name, pool } = this.#options;
     const ids = replies.map(([id]) => id);
     for (let isStored = false; !isStored;) {
-      const { rows: found } = await pool.query<{ entry: string }>(
-        this.#statements["entries-find"].text,
-        [name, ids],
-      );
+      const find = this.#statements["entries-find"].text;
+      const found = await ownRows<{ entry: string }>(pool, find, [name, ids]);
       const known = new Set(found.map(({ entry }) => entry));
       // Entries that were trimmed while somebody held them have no fields any more.
       const fresh = replies.filter(([id, fields]) => fields !== null && !known.has(id));

@@ -2,7 +2,8 @@
  * Rows whose values are texts, as in files of CSV. Owns: making of a text the value that its column's type takes, and checking
  * rows without writing them. Must never make another value of a text than the one that is written there.
  */
-import type { Pool } from "pg";
+import type { Pool, QueryResultRow } from "pg";
+import { ownRows } from "../stores/own-types.js";
 import { quoteIdentifier, statementsFor } from "../stores/sql-text.js";
 import { readTable } from "./catalog.js";
 import type { SinkColumn } from "./catalog.js";
@@ -29,8 +30,7 @@ export async function describeTable(given: {
 }): Promise<TableFacts | undefined> {
   const quoted = given.table.split(".").map(quoteIdentifier).join(".");
   const { text } = statementsFor("public")["sink-storage"];
-  const { rows } = await given.pool.query<TableFacts>(text, [quoted]);
-  const [row] = rows;
+  const [row] = await ownRows<TableFacts & QueryResultRow>(given.pool, text, [quoted]);
   return row === undefined ? undefined : { ...row, columns: row.columns ?? [] };
 }
 

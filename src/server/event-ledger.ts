@@ -114,7 +114,8 @@ export async function rangeOf(
   { from, to }: DayRange,
 ): Promise<Omit<Revenue, "days">> {
   const result = await pool.query<{ time_zone: string; from: string; to: string }>(
-    `SELECT z.time_zone, coalesce($4::date, r.to - 29)::text AS from, r.to::text AS to
+    `SELECT z.time_zone, to_char(coalesce($4::date, r.to - 29), 'YYYY-MM-DD') AS from,
+       to_char(r.to, 'YYYY-MM-DD') AS to
      FROM (SELECT coalesce(
        (SELECT m.time_zone FROM merchants m WHERE m.account = $1 AND m.livemode = $2 AND m.merchant_id = $3),
        'UTC') AS time_zone) z,

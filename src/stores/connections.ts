@@ -3,10 +3,13 @@
  * new one reads. Separate from the pool of the user, whose connections handlers hold: a claim's holder must be able to
  * complete and to send heartbeats while every connection of that pool is taken.
  */
-import type { Pool, PoolClient, PoolConfig, QueryResult } from "pg";
+import type { CustomTypesConfig, Pool, PoolClient, PoolConfig, QueryResult } from "pg";
 import { systemClock } from "../core/clock.js";
 import { IdempotencyError } from "../core/errors.js";
+import { takesOneWrite, writeTogether } from "./one-write.js";
+import { ownTypes, textTypes } from "./own-types.js";
 import { sqlStateOf } from "./sql-state.js";
+import { limitGraceMs } from "./time-limit.js";
 
 export interface ConnectionOptions {
   /** Most connections of this set. */
@@ -35,9 +38,12 @@ export interface Statement {
   readonly text: string;
 }
 
+/** Rows of a statement, each value as the server's text, in the order of the columns. */
+export type TextRows = readonly (readonly (string | null)[])[];
+
 export interface Connections {
   /** Runs one statement in a transaction of its own. After any failure the connection is thrown away. */
-  run(statement: Statement, values: readonly unknown[]): Promise<QueryResult>;
+  run(statement: Statement, values: readonly unknown[]): Promise<TextRows>;
   /** Runs several statements on one connection. After any failure the connection is thrown away. */
   withClient<T>(work: (client: PoolClient) => Promise<T>): Promise<T>;
   /** Begins a transaction inside `withClient`. Only this: a plain BEGIN takes its settings from whatever session it meets. */
@@ -84,7 +90,8 @@ export function openConnections(pool: Pool, options: ConnectionOptions): Connect
 }
 
 function openDirect(pool: Pool, options: ConnectionOptions): Connections {
-  const own = derivePool(pool, options);
+  const own = derivePool(pool, { ...options, types: ownTypes });
+  const limitMs = options.timeoutMs + limitGraceMs;
   const ready = new WeakSet<PoolClient>();
   let closed: Promise<void> | undefined;
   const onLoss = (): void => options.onEpoch(undefined, monotonicMs());
@@ -113,11 +120,7 @@ function openDirect(pool: Pool, options: ConnectionOptions): Connections {
     begin: beginTransaction,
     run: (statement, values) =>
       withClient((client) =>
-        client.query({
-          ...(options.prepare ? { name: statement.name } : {}),
-          text: statement.text,
-          values: [...values],
-        }),
+        readTexts(client, options.prepare ? statement : { text: statement.text }, values, limitMs),
       ),
     // Closing twice is closing once: the app and the middleware may both do it.
     close: () => (closed ??= own.end()),
@@ -129,7 +132,8 @@ function openDirect(pool: Pool, options: ConnectionOptions): Connections {
  * server that it runs on. A connection to the pooler outlives a failover, so that its loss would tell nothing.
  */
 function openPooled(pool: Pool, options: ConnectionOptions): Connections {
-  const own = derivePool(pool, options);
+  const own = derivePool(pool, { ...options, types: ownTypes });
+  const limitMs = options.timeoutMs + limitGraceMs;
   let closed: Promise<void> | undefined;
   const onLoss = (): void => options.onEpoch(undefined, monotonicMs());
   own.on("error", onLoss);
@@ -151,12 +155,31 @@ function openPooled(pool: Pool, options: ConnectionOptions): Connections {
     run: (statement, values) =>
       withClient(async (client) => {
         await beginAndReadEpoch(client);
-        const result = await client.query({ text: statement.text, values: [...values] });
+        const rows = await readTexts(client, { text: statement.text }, values, limitMs);
         await client.query("COMMIT");
-        return result;
+        return rows;
       }),
     close: () => (closed ??= own.end()),
   };
+}
+
+/**
+ * In one write where the client lets us: pg would send five messages, and describe and parse two dozen columns a request.
+ * What failed is thrown, and whoever lent the connection throws it away.
+ */
+async function readTexts(
+  client: PoolClient,
+  statement: { readonly name?: string; readonly text: string },
+  values: readonly unknown[],
+  timeoutMs: number,
+): Promise<TextRows> {
+  if (takesOneWrite(client)) {
+    const written = await writeTogether(client, [{ ...statement, values }], timeoutMs);
+    if (written.kind === "failed") throw written.cause;
+    return written.answers[0]?.rows ?? [];
+  }
+  const query = { ...statement, values: [...values], rowMode: "array", types: textTypes } as const;
+  return (await client.query<(string | null)[]>(query)).rows;
 }
 
 /** Lends a connection. After any failure it is thrown away, and with it the transaction that is open in it. */
@@ -210,7 +233,10 @@ type TimeLimit = "statement_timeout" | "idle_in_transaction_session_timeout";
 /** A pool of the same class and settings as the user's. */
 export function derivePool(
   pool: Pool,
-  options: Pick<ConnectionOptions, "max" | "timeoutMs" | "pooler">,
+  options: Pick<ConnectionOptions, "max" | "timeoutMs" | "pooler"> & {
+    /** Undefined: as the application reads values. */
+    readonly types?: CustomTypesConfig;
+  },
 ): Pool {
   const { options: given } = pool as Pool & { options: PoolConfig };
   const PoolClass = pool.constructor as new (config: PoolConfig) => Pool;
@@ -218,6 +244,7 @@ export function derivePool(
     ...given,
     // pg hides the password from enumeration, so that spreading loses it.
     ...(given.password === undefined ? {} : { password: given.password }),
+    ...(options.types === undefined ? {} : { types: options.types }),
     max: options.max,
     min: 0,
     // Kept open: the loss of an idle connection is how a failover is noticed (see the epoch).
@@ -226,7 +253,7 @@ export function derivePool(
     connectionTimeoutMillis: options.timeoutMs,
     // Sent as the session begins, which poolers refuse.
     ...(options.pooler === undefined ? timeLimits(options.timeoutMs) : {}),
-    query_timeout: options.timeoutMs + 250,
+    query_timeout: options.timeoutMs + limitGraceMs,
     allowExitOnIdle: true,
   });
 }

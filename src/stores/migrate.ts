@@ -6,6 +6,7 @@ import type { Pool } from "pg";
 import { IdempotencyError } from "../core/errors.js";
 import { migrations } from "../generated/scripts.js";
 import { asSchemaError } from "./connections.js";
+import { ownRows } from "./own-types.js";
 import { checkSchemaName, quoteIdentifier } from "./sql-text.js";
 
 export interface MigrateOptions {
@@ -40,8 +41,9 @@ export async function migrate(options: MigrateOptions): Promise<readonly string[
     await client.query(
       "CREATE TABLE IF NOT EXISTS idempotency_migrations (name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())",
     );
-    const applied = await client.query<{ name: string }>("SELECT name FROM idempotency_migrations");
-    const done = new Set(applied.rows.map((row) => row.name));
+    const names = "SELECT name FROM idempotency_migrations";
+    const applied = await ownRows<{ name: string }>(client, names);
+    const done = new Set(applied.map((row) => row.name));
     const todo = migrations.filter((migration) => !done.has(migration.name));
     for (const migration of todo) {
       await client.query(migration.sql);
@@ -65,12 +67,11 @@ export async function assertSchema(options: {
   readonly schema?: string;
 }): Promise<void> {
   const schema = checkSchemaName(options.schema ?? "public");
-  const result = await options.pool
-    .query<{ name: string }>(`SELECT name FROM ${quoteIdentifier(schema)}.idempotency_migrations`)
-    .catch((error: unknown) => {
-      throw asSchemaError(error);
-    });
-  const done = new Set(result.rows.map((row) => row.name));
+  const read = `SELECT name FROM ${quoteIdentifier(schema)}.idempotency_migrations`;
+  const applied = await ownRows<{ name: string }>(options.pool, read).catch((error: unknown) => {
+    throw asSchemaError(error);
+  });
+  const done = new Set(applied.map((row) => row.name));
   const missing = migrations.filter((migration) => !done.has(migration.name));
   if (missing.length > 0) {
     const names = missing.map((migration) => migration.name).join(", ");

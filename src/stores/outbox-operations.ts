@@ -2,8 +2,9 @@
  * What people ask of the outbox: how full it is, what was set aside and why, and what to do about it. Owns: reading and the
  * two ways on for a message that was set aside. Never reads a payload.
  */
-import type { Pool, QueryResult } from "pg";
+import type { Pool, QueryResultRow } from "pg";
 import { asSchemaError } from "./connections.js";
+import { ownRows } from "./own-types.js";
 import { checkSchemaName, statementsFor } from "./sql-text.js";
 import type { StatementName } from "./sql-text.js";
 
@@ -41,6 +42,25 @@ export interface SetAsideMessage {
   readonly createdAt: Date;
 }
 
+interface StatsRow {
+  readonly pending: number;
+  readonly in_flight: number;
+  readonly retrying: number;
+  readonly waiting: number;
+  readonly set_aside: number;
+  readonly oldest_ms: number | null;
+}
+
+interface SetAsideRow {
+  readonly event_id: string;
+  readonly scope: string;
+  readonly key: string;
+  readonly topic: string;
+  readonly attempts: number;
+  readonly last_error: string;
+  readonly created_at_ms: number;
+}
+
 const defaultListed = 100;
 /** One statement holds its locks only for as long as this many rows take. */
 const defaultBatch = 1_000;
@@ -50,15 +70,8 @@ export const defaultKeepDeliveredMs = 7 * day;
 
 /** Counts what is not finished. Its cost grows with that, and not with what was delivered. */
 export async function outboxStats(place: OutboxPlace): Promise<OutboxStats> {
-  const { rows } = await run(place, "outbox-stats", []);
-  const row = rows[0] as {
-    pending: number;
-    in_flight: number;
-    retrying: number;
-    waiting: number;
-    set_aside: number;
-    oldest_ms: number | null;
-  };
+  const [found] = await run<StatsRow>(place, "outbox-stats", []);
+  const row = found as StatsRow;
   return {
     pending: row.pending,
     inFlight: row.in_flight,
@@ -73,25 +86,16 @@ export async function outboxStats(place: OutboxPlace): Promise<OutboxStats> {
 export async function setAsideMessages(
   options: OutboxPlace & { readonly limit?: number },
 ): Promise<readonly SetAsideMessage[]> {
-  const { rows } = await run(options, "outbox-set-aside", [options.limit ?? defaultListed]);
-  return (
-    rows as {
-      event_id: string;
-      scope: string;
-      key: string;
-      topic: string;
-      attempts: number;
-      last_error: string;
-      created_at: Date;
-    }[]
-  ).map((row) => ({
+  const values = [options.limit ?? defaultListed];
+  const rows = await run<SetAsideRow>(options, "outbox-set-aside", values);
+  return rows.map((row) => ({
     eventId: row.event_id,
     scope: row.scope,
     key: row.key,
     topic: row.topic,
     attempts: row.attempts,
     lastError: row.last_error,
-    createdAt: row.created_at,
+    createdAt: new Date(row.created_at_ms),
   }));
 }
 
@@ -103,8 +107,7 @@ export async function requeueMessages(
   options: OutboxPlace & { readonly eventIds?: readonly string[]; readonly limit?: number },
 ): Promise<number> {
   const limit = options.limit ?? options.eventIds?.length ?? defaultBatch;
-  const result = await run(options, "outbox-requeue", [options.eventIds ?? null, limit]);
-  return result.rowCount ?? 0;
+  return (await run(options, "outbox-requeue", [options.eventIds ?? null, limit])).length;
 }
 
 /**
@@ -114,8 +117,8 @@ export async function requeueMessages(
 export async function skipMessage(
   options: OutboxPlace & { readonly eventId: string; readonly why: string },
 ): Promise<"ok" | "refused"> {
-  const result = await run(options, "outbox-skip", [options.eventId, options.why]);
-  return result.rowCount === 0 ? "refused" : "ok";
+  const skipped = await run(options, "outbox-skip", [options.eventId, options.why]);
+  return skipped.length === 0 ? "refused" : "ok";
 }
 
 /**
@@ -126,17 +129,17 @@ export async function reapOutbox(
   options: OutboxPlace & { readonly keepDeliveredMs?: number; readonly limit?: number },
 ): Promise<number> {
   const values = [options.keepDeliveredMs ?? defaultKeepDeliveredMs, options.limit ?? defaultBatch];
-  const result = await run(options, "outbox-reap", values);
-  return (result.rows[0] as { removed: number }).removed;
+  const [row] = await run<{ removed: number }>(options, "outbox-reap", values);
+  return (row as { removed: number }).removed;
 }
 
-async function run(
+async function run<Row extends QueryResultRow>(
   { pool, schema }: OutboxPlace,
   name: StatementName,
   values: readonly unknown[],
-): Promise<QueryResult> {
+): Promise<readonly Row[]> {
   const { text } = statementsFor(checkSchemaName(schema ?? "public"))[name];
-  return pool.query(text, [...values]).catch((error: unknown) => {
+  return ownRows<Row>(pool, text, values).catch((error: unknown) => {
     throw asSchemaError(error);
   });
 }

@@ -5,8 +5,9 @@
 import type { Pool, QueryResult } from "pg";
 import type { OutboxMessage } from "../core/outbox-message.js";
 import { createBatcher } from "./batcher.js";
+import { hashArray, textArray } from "./binary-array.js";
 import { asSchemaError, openConnections } from "./connections.js";
-import type { Statement } from "./connections.js";
+import type { Statement, TextRows } from "./connections.js";
 import { checkSchemaName, statementsFor } from "./sql-text.js";
 import type { Statements } from "./sql-text.js";
 
@@ -94,12 +95,12 @@ export function openOutbox(options: OutboxOptions): Outbox {
     onEpoch: () => undefined,
     isEpochKnown: () => true,
   });
-  const run = (statement: Statement, values: readonly unknown[]): Promise<QueryResult> =>
+  const run = (statement: Statement, values: readonly unknown[]): Promise<TextRows> =>
     own.run(statement, values).catch((error: unknown) => {
       throw asSchemaError(error);
     });
   const write = async (statement: Statement, values: readonly unknown[]): Promise<"ok" | "lost"> =>
-    (await run(statement, values)).rowCount === 0 ? "lost" : "ok";
+    (await run(statement, values)).length === 0 ? "lost" : "ok";
 
   const delivered = createBatcher<ClaimedMessage, "ok" | "lost">({
     nameOf: (message) => message.eventId,
@@ -108,9 +109,12 @@ export function openOutbox(options: OutboxOptions): Outbox {
     maxInFlight: 1,
     maxWaiting,
     send: async (messages) => {
-      const values = [messages.map(({ eventId }) => eventId), messages.map(({ token }) => token)];
-      const result = await run(statements["outbox-delivered"], values);
-      const done = new Set((result.rows as { slot: number }[]).map((row) => row.slot));
+      const values = [
+        textArray(messages.map(({ eventId }) => eventId)),
+        hashArray(messages.map(({ token }) => token)),
+      ];
+      const rows = await run(statements["outbox-delivered"], values);
+      const done = new Set(rows.map(([slot]) => Number(slot)));
       return messages.map((_, index) => (done.has(index + 1) ? "ok" : "lost"));
     },
   });
@@ -136,8 +140,8 @@ export function openOutbox(options: OutboxOptions): Outbox {
     },
     giveBack: ({ eventId, token }) => write(statements["outbox-give-back"], [eventId, token]),
     reap: async (keepMs, limit) => {
-      const result = await run(statements["outbox-reap"], [keepMs, limit]);
-      return (result.rows[0] as { removed: number }).removed;
+      const [row] = await run(statements["outbox-reap"], [keepMs, limit]);
+      return Number(row?.[0]);
     },
     close: () => own.close(),
   };
@@ -151,8 +155,8 @@ interface ClaimedRow {
   readonly payload: string;
   readonly attempts: number;
   readonly token: string;
-  readonly created_at: Date;
-  readonly now: Date;
+  readonly created_at_ms: number;
+  readonly now_ms: number;
 }
 
 function toClaimed(row: ClaimedRow): ClaimedMessage {
@@ -164,7 +168,7 @@ function toClaimed(row: ClaimedRow): ClaimedMessage {
     payload: row.payload,
     token: row.token,
     attempt: row.attempts,
-    createdAtMs: row.created_at.getTime(),
-    claimedAtMs: row.now.getTime(),
+    createdAtMs: row.created_at_ms,
+    claimedAtMs: row.now_ms,
   };
 }

@@ -9,6 +9,7 @@ import { finishStepwise, openStepwise } from "./carrying.js";
 import type { Carried, CarryingSession, Finish, Opened } from "./carrying.js";
 import { takesOneWrite, writeTogether } from "./one-write.js";
 import type { WireAnswer, WireStatement, Written } from "./one-write.js";
+import { ownTypes } from "./own-types.js";
 import { isAnswered } from "./sql-state.js";
 import { limitGraceMs, within } from "./time-limit.js";
 
@@ -134,7 +135,7 @@ function hold(client: PoolClient, prepare: boolean, timeoutMs: number): HeldClie
     },
     query: async ({ name, text }, values) => {
       if (isGone()) throw new IdempotencyError("transaction_ended");
-      const query = { ...(prepare ? { name } : {}), text, values: [...values] };
+      const query = { ...(prepare ? { name } : {}), text, values: [...values], types: ownTypes };
       try {
         // The server has the same limit, and a server that hangs does not keep it.
         return await within(client.query(query), timeoutMs + limitGraceMs);

@@ -4,19 +4,8 @@
 import type { ClaimAnswer } from "../core/ports.js";
 import type { ClaimRequest, KeyRecord } from "../core/record.js";
 import { doubleArray, hashArray, textArray, uuidArray } from "./binary-array.js";
-import { lockHash, toObservation } from "./rows.js";
-import type { KeyRow } from "./rows.js";
-
-/** A row of claim.sql: that of slot 0 says what was claimed, the others are keys that exist. */
-export type ClaimRow =
-  | (KeyRow & { readonly slot: number })
-  | {
-      readonly slot: 0;
-      /** "claim id token" with commas between. */
-      readonly claimed: string | null;
-      /** Slots with commas between. */
-      readonly refused: string | null;
-    };
+import { lockHash, recordLength, toObservation } from "./rows.js";
+import type { RecordValues } from "./rows.js";
 
 export function claimValues(schema: string, requests: readonly ClaimRequest[]): unknown[] {
   return [
@@ -82,22 +71,23 @@ export function takeOverValues(
  */
 export function readClaims(
   requests: readonly ClaimRequest[],
-  rows: readonly ClaimRow[],
+  rows: readonly RecordValues[],
 ): (ClaimAnswer | { readonly kind: "unseen" })[] {
   const answers = requests.map((): ClaimAnswer | { readonly kind: "unseen" } => unseen);
   for (const row of rows) {
-    if (!("claimed" in row) || row.slot !== 0) {
-      answers[row.slot - 1] = { kind: "exists", ...toObservation(row) };
+    const [slot, claimed = null, refused = null] = row.slice(recordLength);
+    if (Number(slot) !== 0) {
+      answers[Number(slot) - 1] = { kind: "exists", ...toObservation(row) };
       continue;
     }
-    const tokens = new Map(list(row.claimed).map((made) => [made.slice(0, uuidLength), made]));
+    const tokens = new Map(list(claimed).map((made) => [made.slice(0, uuidLength), made]));
     requests.forEach(({ scope, key, claimId }, index) => {
       const made = tokens.get(claimId);
       if (made === undefined) return;
       const token = Number(made.slice(uuidLength + 1));
       answers[index] = { kind: "claimed", claim: { scope, key, claimId, token, attempt: 1 } };
     });
-    for (const slot of list(row.refused)) answers[Number(slot) - 1] = { kind: "locked" };
+    for (const taken of list(refused)) answers[Number(taken) - 1] = { kind: "locked" };
   }
   return answers;
 }

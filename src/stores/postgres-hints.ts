@@ -11,10 +11,12 @@ import type { Pool } from "pg";
 import { systemClock } from "../core/clock.js";
 import type { Watch } from "../core/ports.js";
 import type { KeyRef } from "../core/record.js";
+import { hashArray } from "./binary-array.js";
 import { derivePool } from "./connections.js";
 import type { Connections } from "./connections.js";
 import { createHints } from "./hints.js";
 import type { HintLine } from "./hints.js";
+import { ownTypes } from "./own-types.js";
 import { waitHash } from "./rows.js";
 import type { Statements } from "./sql-text.js";
 
@@ -48,7 +50,7 @@ export function createKeyHints(options: KeyHintsOptions): KeyHints {
   });
   const send = (hashes: readonly string[], isAwaited: boolean): void => {
     // A hint that is lost costs a waiter a pause.
-    own.run(statements.hint, [hashes, isAwaited]).catch(() => undefined);
+    own.run(statements.hint, [hashArray(hashes), String(isAwaited)]).catch(() => undefined);
   };
   const hashOf = (ref: KeyRef): string => waitHash(schema, ref);
   return {
@@ -68,7 +70,7 @@ async function openLine(
   onHint: (name: string) => void,
   onLost: () => void,
 ): Promise<HintLine> {
-  const source = derivePool(pool, { max: 1, timeoutMs });
+  const source = derivePool(pool, { max: 1, timeoutMs, types: ownTypes });
   source.on("error", onLost);
   const client = await source.connect().catch(async (error: unknown) => {
     await source.end();

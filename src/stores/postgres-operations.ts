@@ -12,8 +12,8 @@ export function createOperations(connections: Connections, statements: Statement
     name: "resolve-completed" | "resolve-not-executed" | "retry" | "forget",
     values: readonly unknown[],
   ): Promise<"ok" | "refused"> => {
-    const result = await connections.run(statements[name], values);
-    return result.rowCount === 1 ? "ok" : "refused";
+    const settled = await connections.run(statements[name], values);
+    return settled.length === 1 ? "ok" : "refused";
   };
   return {
     resolveCompleted: ({ scope, key, token }, response, windows, { by, why }) =>

@@ -2,42 +2,44 @@
  * Recovery points on Postgres. Owns: that every write of a step happens under its claim, and what a lost reply to the COMMIT
  * of a step's transaction means.
  */
-import type { StepCommit, StepRef, StepsSource } from "../core/steps-port.js";
+import type { RecordedStep, StepCommit, StepRef, StepsSource } from "../core/steps-port.js";
 import { repeatedEvent } from "../core/outbox-message.js";
 import type { Claim } from "../core/record.js";
-import type { Connections, Statement } from "./connections.js";
+import { textArray, uuidArray } from "./binary-array.js";
+import type { Connections, Statement, TextRows } from "./connections.js";
 import { insertOutbox } from "./outbox.js";
 import { wakeOutbox } from "./outbox-wake.js";
 import { toObservation } from "./rows.js";
-import type { KeyRow } from "./rows.js";
 import { openSession } from "./transaction-session.js";
 import type { Session, TransactionContext } from "./transaction-session.js";
 
-interface StepRow {
-  readonly position: number;
-  readonly name: string;
-  readonly kind: StepRef["kind"];
-  readonly state: "intended" | "done";
-  readonly result: unknown;
+/** A row of steps-load.sql. */
+function toStep([position, name, kind, state, result = null]: TextRows[number]): RecordedStep {
+  return {
+    position: Number(position),
+    name: name as string,
+    kind: kind as RecordedStep["kind"],
+    state: state as RecordedStep["state"],
+    result: result === null ? null : (JSON.parse(result) as unknown),
+  };
 }
 
 /** `claims` for what reads and claims, the context's own connections for what holders write. */
 export function createStepsSource(context: TransactionContext, claims: Connections): StepsSource {
   const { own, statements } = context;
-  const wrote = (rowCount: number | null): "ok" | "lost" => (rowCount === 1 ? "ok" : "lost");
+  const wrote = ({ length }: TextRows): "ok" | "lost" => (length === 1 ? "ok" : "lost");
   const save = async (
     claim: Claim,
     step: StepRef,
     state: "intended" | "done",
     result: string | null,
   ): Promise<"ok" | "lost"> => {
-    const saved = await own.run(statements["steps-save"], saveValues(claim, step, state, result));
-    return wrote(saved.rowCount);
+    return wrote(await own.run(statements["steps-save"], saveValues(claim, step, state, result)));
   };
   return {
     load: async (claim) => {
-      const result = await claims.run(statements["steps-load"], [claim.scope, claim.key]);
-      return result.rows as StepRow[];
+      const rows = await claims.run(statements["steps-load"], [claim.scope, claim.key]);
+      return rows.map(toStep);
     },
     intend: (claim, step) => save(claim, step, "intended", null),
     save: (claim, step, result) => save(claim, step, "done", result),
@@ -64,11 +66,15 @@ export function createStepsSource(context: TransactionContext, claims: Connectio
       const parked = await own.run(statements.park, values);
       // Whoever waits may go on with it.
       context.hints.tellAnybody(claim);
-      return wrote(parked.rowCount);
+      return wrote(parked);
     },
     claimDue: async (handlers, claimIds, leaseMs) => {
-      const result = await claims.run(statements["claim-due"], [handlers, claimIds, leaseMs]);
-      return (result.rows as KeyRow[]).map((row) => toObservation(row).record);
+      const rows = await claims.run(statements["claim-due"], [
+        textArray(handlers),
+        uuidArray(claimIds),
+        leaseMs,
+      ]);
+      return rows.map((row) => toObservation(row).record);
     },
   };
 }
@@ -113,10 +119,10 @@ function settle(context: TransactionContext, claim: Claim, step: StepRef): Promi
     await client.query("SELECT set_config('statement_timeout', $1, true)", [limit]);
     const locked = `${statements.find.text} FOR UPDATE OF k`;
     await client.query(locked, [[claim.scope], [claim.key]]);
-    const found = await client.query<StepRow>(statements["steps-load"].text, [
-      claim.scope,
-      claim.key,
-    ]);
+    const found = await client.query<Pick<RecordedStep, "position" | "state">>(
+      statements["steps-load"].text,
+      [claim.scope, claim.key],
+    );
     await client.query("ROLLBACK");
     const isThere = found.rows.some(
       (row) => row.position === step.position && row.state === "done",

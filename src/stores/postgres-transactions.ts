@@ -15,7 +15,6 @@ import type { Claim, ClaimRequest, KeyRef, Observation } from "../core/record.js
 import type { SqlResult, TransactionAdapter } from "../core/sql-session.js";
 import { asSchemaError } from "./connections.js";
 import { lockHash, toObservation } from "./rows.js";
-import type { KeyRow } from "./rows.js";
 import { isConflict } from "./sql-state.js";
 import { claimAtOnce, claimByTakeOver, claimWithResponse, column } from "./transaction-claims.js";
 import type { TransactionClaiming } from "./transaction-claims.js";
@@ -72,8 +71,7 @@ export function createTransactionSource(context: TransactionContext): Transactio
     }
     const result = await run(statements.find, [[ref.scope], [ref.key]]);
     await open.rollback();
-    const row = result.rows[0] as KeyRow | undefined;
-    return toRefusal(row === undefined ? undefined : toObservation(row));
+    return toRefusal(observe(result.rows[0]));
   };
 
   return {
@@ -126,8 +124,8 @@ async function orRollback<T>(session: Session, work: () => Promise<T>): Promise<
 async function verifyDatabase(context: TransactionContext, session: Session): Promise<void> {
   const { own, statements } = context;
   const theirs = await session.run(statements.epoch, []);
-  const ours = await own.run(statements.epoch, []);
-  if (column(theirs.rows[0], "epoch") === column(ours.rows[0], "epoch")) return;
+  const [ours] = await own.run(statements.epoch, []);
+  if (column(theirs.rows[0], "epoch") === ours?.[0]) return;
   throw new IdempotencyError("options_invalid", {
     detail: "The transactions of `using` are on another database than the store.",
   });
@@ -138,6 +136,11 @@ function toRefusal(found: Observation | undefined): Exclude<ClaimAnswer, { kind:
   return found === undefined ? { kind: "locked" } : { kind: "exists", ...found };
 }
 
+/** A row of find.sql by the names of its columns, which pg gives in their order. */
+function observe(row: unknown): Observation | undefined {
+  return row === undefined ? undefined : toObservation(Object.values(row as object) as string[]);
+}
+
 function settle(context: TransactionContext, claim: Claim): Promise<Observation | undefined> {
   const { own, statements, schema, settleTimeoutMs } = context;
   return own.withClient(async (client) => {
@@ -145,9 +148,8 @@ function settle(context: TransactionContext, claim: Claim): Promise<Observation 
     const limit = String(Math.round(settleTimeoutMs));
     await client.query("SELECT set_config('statement_timeout', $1, true)", [limit]);
     await client.query(statements.settle.text, [lockHash(schema, claim)]);
-    const found = await client.query<KeyRow>(statements.find.text, [[claim.scope], [claim.key]]);
+    const found = await client.query(statements.find.text, [[claim.scope], [claim.key]]);
     await client.query("ROLLBACK");
-    const row = found.rows[0];
-    return row === undefined ? undefined : toObservation(row);
+    return observe(found.rows[0]);
   });
 }

@@ -2,7 +2,7 @@
  * The Postgres store: the one that decides. Owns: one statement per transition, group commit of claims and of what their
  * holders write, and the store's own connections. Must never make a decision of policy.
  */
-import type { Pool, QueryResult } from "pg";
+import type { Pool } from "pg";
 import { systemClock } from "../core/clock.js";
 import { nameOf } from "../core/key.js";
 import type { CacheableStore, ClaimAnswer, CompleteAnswer } from "../core/ports.js";
@@ -20,17 +20,15 @@ import {
   uuidArray,
 } from "./binary-array.js";
 import { asSchemaError, isServerAnswer, openConnections } from "./connections.js";
-import type { Statement } from "./connections.js";
+import type { Statement, TextRows } from "./connections.js";
 import { watchEpoch } from "./epoch.js";
 import { assertSchema } from "./migrate.js";
 import { claimValues, readClaims, takeOverValues } from "./postgres-claims.js";
-import type { ClaimRow } from "./postgres-claims.js";
 import { createKeyHints } from "./postgres-hints.js";
 import { createOperations } from "./postgres-operations.js";
 import { createStepsSource } from "./postgres-steps.js";
 import { createTransactionSource } from "./postgres-transactions.js";
-import { lockHash, toHead, toObservation } from "./rows.js";
-import type { KeyRow } from "./rows.js";
+import { lockHash, recordLength, toHead, toObservation } from "./rows.js";
 import { checkSchemaName, statementsFor } from "./sql-text.js";
 
 export { assertSchema, migrate } from "./migrate.js";
@@ -107,8 +105,8 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
 
   const findAll = async (refs: readonly KeyRef[]): Promise<(Observation | undefined)[]> => {
     const values = [textArray(refs.map((ref) => ref.scope)), textArray(refs.map((ref) => ref.key))];
-    const result = await claims.run(statements.find, values);
-    return bySlot(refs.length, result.rows as (KeyRow & Slot)[], toObservation);
+    const rows = await claims.run(statements.find, values);
+    return bySlot(refs.length, rows, recordLength, toObservation);
   };
   const find = createBatcher<KeyRef, Observation | undefined>({
     ...batching,
@@ -120,8 +118,8 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
     ...batching,
     nameOf,
     send: async (requests) => {
-      const result = await claims.run(statements.claim, claimValues(schema, requests));
-      return readClaims(requests, result.rows as ClaimRow[]);
+      const rows = await claims.run(statements.claim, claimValues(schema, requests));
+      return readClaims(requests, rows);
     },
   });
   const claimOrRead = async (request: ClaimRequest): Promise<ClaimAnswer> => {
@@ -143,16 +141,16 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
     ended: readonly Claim[],
     values: readonly unknown[],
     isAgain: boolean,
-  ): Promise<QueryResult> => {
+  ): Promise<TextRows> => {
     const hashes = ended.map((held) => hints.hashOf(held));
-    const result = await holders.run(statement, [
+    const rows = await holders.run(statement, [
       ...values,
       hashArray(hashes),
       isAgain ? knownLockWait : lockWait,
     ]);
-    const rows = (result.rows as (Slot & { awaited: boolean })[]).filter(({ awaited }) => awaited);
-    hints.tell(rows.map(({ slot }) => hashes[slot - 1] as string));
-    return result;
+    const awaited = rows.filter(([, isAwaited]) => Number(isAwaited) === 1);
+    hints.tell(awaited.map(([slot]) => hashes[Number(slot) - 1] as string));
+    return rows;
   };
   const complete = createBatcher<{ claim: Claim; completion: Completion }, number | undefined>({
     ...batching,
@@ -162,22 +160,16 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
     maxWeight: maxBatchBytes,
     send: async (items, isAgain) => {
       const ended = items.map((item) => item.claim);
-      const result = await end(statements.complete, ended, completeValues(items), isAgain);
-      return bySlot(
-        items.length,
-        result.rows as ({ replay_until_ms: number } & Slot)[],
-        (row) => row.replay_until_ms,
-      );
+      const rows = await end(statements.complete, ended, completeValues(items), isAgain);
+      return bySlot(items.length, rows, 0, ([, , replayUntilMs]) => Number(replayUntilMs));
     },
   });
   const release = createBatcher<Claim, "ok" | "lost">({
     ...batching,
     nameOf,
     send: async (items, isAgain) => {
-      const result = await end(statements.release, items, holderValues(items), isAgain);
-      return bySlot(items.length, result.rows as Slot[], () => "ok" as const).map(
-        (answer) => answer ?? "lost",
-      );
+      const rows = await end(statements.release, items, holderValues(items), isAgain);
+      return bySlot(items.length, rows, 0, () => "ok" as const).map((answer) => answer ?? "lost");
     },
   });
 
@@ -197,17 +189,14 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
     find,
     release,
     takeOver: async (request, observed) => {
-      const result = await claims.run(
+      const [row] = await claims.run(
         statements["take-over"],
         takeOverValues(schema, request, observed),
       );
-      const row = result.rows[0] as { token: string; attempt: number } | undefined;
       if (row === undefined) return readAgain(request);
       const { scope, key, claimId } = request;
-      return {
-        kind: "claimed",
-        claim: { scope, key, claimId, token: Number(row.token), attempt: row.attempt },
-      };
+      const [token, attempt] = row.map(Number) as [number, number];
+      return { kind: "claimed", claim: { scope, key, claimId, token, attempt } };
     },
     complete: async (held, completion): Promise<CompleteAnswer> => {
       const replayUntilMs = await complete({ claim: held, completion });
@@ -222,19 +211,19 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
     },
     markNotStored: async (held) => {
       const values = [held.scope, held.key, held.claimId, held.token];
-      const result = await holders.run(statements["mark-not-stored"], values);
-      return result.rowCount === 1 ? "ok" : "lost";
+      const marked = await holders.run(statements["mark-not-stored"], values);
+      return marked.length === 1 ? "ok" : "lost";
     },
     heartbeat: async (held, leaseMs) => {
       const sorted = [...held].sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1));
-      const result = await holders.run(statements.heartbeat, [...holderValues(sorted), leaseMs]);
-      const alive = new Set((result.rows as Slot[]).map((row) => row.slot));
+      const rows = await holders.run(statements.heartbeat, [...holderValues(sorted), leaseMs]);
+      const alive = new Set(rows.map(([slot]) => Number(slot)));
       return sorted.filter((_, index) => !alive.has(index + 1)).map((entry) => entry.claimId);
     },
     reap: async (limit, who = "anybody") => {
       const election = who === "elected" ? lockHash(schema, { scope: "reaper", key: "" }) : null;
-      const result = await claims.run(statements.reap, [limit, election]);
-      const { forgotten, deleted } = result.rows[0] as { forgotten: number; deleted: number };
+      const [counts] = await claims.run(statements.reap, [limit, election]);
+      const [forgotten, deleted] = (counts as readonly string[]).map(Number) as [number, number];
       return { forgotten, deleted };
     },
     check: () => assertSchema({ pool, schema }),
@@ -248,10 +237,6 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
     steps: createStepsSource(transactionContext, claims),
     operations: createOperations(claims, statements),
   };
-}
-
-interface Slot {
-  readonly slot: number;
 }
 
 function completeValues(items: readonly { claim: Claim; completion: Completion }[]): unknown[] {
@@ -277,14 +262,15 @@ function holderValues(claims: readonly Claim[]): unknown[] {
   ];
 }
 
-/** Answers in the order of the items; undefined where a statement gave no row. */
-function bySlot<Row extends Slot, Answer>(
+/** Answers in the order of the items, whose slot is a row's column `at`; undefined where a statement gave no row. */
+function bySlot<Answer>(
   count: number,
-  rows: readonly Row[],
-  read: (row: Row) => Answer,
+  rows: TextRows,
+  at: number,
+  read: (row: TextRows[number]) => Answer,
 ): (Answer | undefined)[] {
   const answers = Array.from<Answer | undefined>({ length: count });
-  for (const row of rows) answers[row.slot - 1] = read(row);
+  for (const row of rows) answers[Number(row[at]) - 1] = read(row);
   return answers;
 }
 

@@ -13,34 +13,69 @@ import type {
   StoredResponse,
 } from "../core/record.js";
 
-/** All columns, as pg reads them. */
-export interface KeyRow {
-  readonly scope: string;
-  readonly key: string;
-  readonly state: KeyState;
-  readonly guarantee: Guarantee;
-  readonly claim_id: string;
-  readonly token: string;
-  readonly attempt: number;
-  readonly lease_until: Date | null;
-  readonly next_attempt_at: Date | null;
-  readonly fingerprint: string;
-  readonly field_hashes: Record<string, string>;
-  readonly method: string;
-  readonly path: string;
-  readonly request_id: string;
-  readonly not_stored: boolean;
-  readonly status: number | null;
-  readonly head: ResponseHead | null;
-  readonly body: Buffer | null;
-  readonly replay_until: Date | null;
-  readonly dedupe_until: Date | null;
-  readonly handler: string | null;
-  readonly request: unknown;
-  readonly last_error: string | null;
-  /** The server's clock when the row was read. */
-  readonly now: Date;
+/** What is read of each key, in this order. */
+const columns = [
+  "scope",
+  "key",
+  "state",
+  "guarantee",
+  "claim_id",
+  "token",
+  "attempt",
+  "fingerprint",
+  "field_hashes",
+  "method",
+  "path",
+  "request_id",
+  "not_stored",
+  "status",
+  "head",
+  "body",
+  "handler",
+  "request",
+  "last_error",
+  "lease_until",
+  "next_attempt_at",
+  "replay_until",
+  "dedupe_until",
+  "now",
+] as const;
+type Column = (typeof columns)[number];
+
+/**
+ * How each is read, so that all of them are texts and none depends on a setting of the role or the database: times as ms since
+ * 1970, the body as base64, which is shorter than what Postgres writes by itself and costs a third less to read here.
+ */
+const readings: Partial<Record<Column, (of: string) => string>> = {
+  body: (of) => `encode(${of}.body, 'base64')`,
+  lease_until: (of) => msOf(`${of}.lease_until`),
+  next_attempt_at: (of) => msOf(`${of}.next_attempt_at`),
+  replay_until: (of) => msOf(`${of}.replay_until`),
+  dedupe_until: (of) => msOf(`${of}.dedupe_until`),
+  // The server's clock when the row was read.
+  now: () => msOf(":schema.idempotency_now()"),
+};
+
+function msOf(time: string): string {
+  return `floor(extract(epoch FROM ${time}) * 1000)::text`;
 }
+
+/** What `:record(of)` stands for in SQL; `of` is a row of idempotency_keys. */
+export function recordColumns(of: string): string {
+  return columns
+    .map((name) => `${readings[name]?.(of) ?? `${of}.${name}::text`} AS ${name}`)
+    .join(", ");
+}
+
+/** The values of `:record()`, which come first in their row. */
+export type RecordValues = readonly (string | null)[];
+
+/** How many they are: what a statement answers beside them comes behind. */
+export const recordLength = columns.length;
+
+const at = Object.fromEntries(columns.map((name, index) => [name, index])) as Readonly<
+  Record<Column, number>
+>;
 
 /** What of a response is stored as JSON, beside its status and body. */
 export interface ResponseHead {
@@ -49,41 +84,54 @@ export interface ResponseHead {
   readonly removedHeaders?: readonly string[];
 }
 
-export function toObservation(row: KeyRow): Observation {
-  return { record: toRecord(row), nowMs: row.now.getTime() };
+export function toObservation(row: RecordValues): Observation {
+  return { record: toRecord(row), nowMs: Number(row[at.now]) };
 }
 
-function toRecord(row: KeyRow): KeyRecord {
+function toRecord(row: RecordValues): KeyRecord {
+  const text = (name: Column): string => row[at[name]] as string;
+  const ms = (name: Column): number | undefined => {
+    const value = row[at[name]] ?? undefined;
+    return value === undefined ? undefined : Number(value);
+  };
+  const handler = row[at.handler];
+  const request = row[at.request];
   return {
-    scope: row.scope,
-    key: row.key,
-    state: row.state,
-    claimId: row.claim_id,
-    token: Number(row.token),
-    attempt: row.attempt,
-    guarantee: row.guarantee,
-    fingerprint: row.fingerprint,
-    fieldHashes: row.field_hashes,
-    method: row.method,
-    path: row.path,
-    requestId: row.request_id,
-    leaseUntilMs: row.lease_until?.getTime(),
-    nextAttemptMs: row.next_attempt_at?.getTime(),
-    notStored: row.not_stored,
+    scope: text("scope"),
+    key: text("key"),
+    state: text("state") as KeyState,
+    claimId: text("claim_id"),
+    token: Number(text("token")),
+    attempt: Number(text("attempt")),
+    guarantee: text("guarantee") as Guarantee,
+    fingerprint: text("fingerprint"),
+    fieldHashes: JSON.parse(text("field_hashes")) as Record<string, string>,
+    method: text("method"),
+    path: text("path"),
+    requestId: text("request_id"),
+    leaseUntilMs: ms("lease_until"),
+    nextAttemptMs: ms("next_attempt_at"),
+    notStored: text("not_stored") === "true",
     response: toResponse(row),
-    replayUntilMs: row.replay_until?.getTime(),
-    dedupeUntilMs: row.dedupe_until?.getTime(),
+    replayUntilMs: ms("replay_until"),
+    dedupeUntilMs: ms("dedupe_until"),
     steps:
-      row.handler === null || row.request === null
-        ? undefined
-        : { handler: row.handler, request: row.request },
-    lastError: row.last_error ?? undefined,
+      typeof handler === "string" && typeof request === "string"
+        ? { handler, request: JSON.parse(request) as unknown }
+        : undefined,
+    lastError: row[at.last_error] ?? undefined,
   };
 }
 
-function toResponse(row: KeyRow): StoredResponse | undefined {
-  if (row.status === null || row.head === null || row.body === null) return undefined;
-  return { status: row.status, ...row.head, body: row.body };
+function toResponse(row: RecordValues): StoredResponse | undefined {
+  const [status, head, body] = [row[at.status], row[at.head], row[at.body]];
+  if (typeof status !== "string" || typeof head !== "string" || typeof body !== "string")
+    return undefined;
+  return {
+    status: Number(status),
+    ...(JSON.parse(head) as ResponseHead),
+    body: Buffer.from(body, "base64"),
+  };
 }
 
 /** The JSON part of a response. */

@@ -4,11 +4,12 @@
 import { hash } from "node:crypto";
 import { sql } from "../generated/scripts.js";
 import type { Statement } from "./connections.js";
+import { recordColumns } from "./rows.js";
 
 export type StatementName = keyof typeof sql;
 export type Statements = Readonly<Record<StatementName, Statement>>;
 
-/** Puts the schema in the place of `:schema` in every statement. */
+/** Puts the schema in the place of `:schema` in every statement, and what is read of a key in that of `:record(of)`. */
 export function statementsFor(schema: string): Statements {
   const mark = hash("sha256", schema, "hex").slice(0, 16);
   const entries = Object.entries(sql).map(([name, text]) => [
@@ -16,10 +17,16 @@ export function statementsFor(schema: string): Statements {
     {
       // Stores of several schemas may share the pool, and a name stands for one text on each of its connections.
       name: schema === "public" ? `oncekey_${name}` : `oncekey_${name}_${mark}`,
-      text: stripComments(text).replaceAll(":schema.", `${quoteIdentifier(schema)}.`),
+      text: fill(text, schema),
     },
   ]);
   return Object.fromEntries(entries) as Statements;
+}
+
+function fill(text: string, schema: string): string {
+  return stripComments(text)
+    .replaceAll(/:record\((\w+|\(.+?\))\)/g, (_, of: string) => recordColumns(of))
+    .replaceAll(":schema.", `${quoteIdentifier(schema)}.`);
 }
 
 export function quoteIdentifier(name: string): string {

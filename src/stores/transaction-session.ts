@@ -14,8 +14,6 @@ import type { Connections } from "./connections.js";
 import { createOutboxSender } from "./outbox-sender.js";
 import { openPoolSession } from "./pool-session.js";
 import type { KeyHints } from "./postgres-hints.js";
-import { toObservation } from "./rows.js";
-import type { KeyRow } from "./rows.js";
 import { isAnswered } from "./sql-state.js";
 import type { Statements } from "./sql-text.js";
 import { asUnstored, noKey, readStored } from "./transaction-claims.js";
@@ -168,9 +166,7 @@ function unreachable(cause: unknown): IdempotencyError {
  */
 async function confirmByReading(context: TransactionContext, claim: Claim): Promise<CommitAnswer> {
   try {
-    const found = await context.own.run(context.statements.find, [[claim.scope], [claim.key]]);
-    const row = found.rows[0] as KeyRow | undefined;
-    const record = row === undefined ? undefined : toObservation(row).record;
+    const record = (await context.find(claim))?.record;
     const isMine = record?.claimId === claim.claimId && record.state === "completed";
     return isMine && record.replayUntilMs !== undefined
       ? { kind: "committed", replayUntilMs: record.replayUntilMs }

@@ -1,6 +1,6 @@
 -- claim-due: claim steps requests that nobody works on.
 -- Parameters: $1 handlers text[]  $2 claim ids uuid[], as many as may be claimed  $3 lease in ms float8
--- Rows: one for each claimed request, with all its columns and the clock.
+-- Rows: one for each claimed request, with what is read of it (see rows.ts).
 -- Locks: the rows, skipping locked ones: several completers share the work, and a locked row belongs to a living process.
 WITH due AS MATERIALIZED (
   SELECT k.scope, k.key
@@ -20,4 +20,4 @@ SET state = 'running', claim_id = ($2::uuid[])[n.position], token = nextval(':sc
   next_attempt_at = NULL
 FROM numbered n
 WHERE k.scope = n.scope AND k.key = n.key
-RETURNING k.*, :schema.idempotency_now() AS now
+RETURNING :record(k)

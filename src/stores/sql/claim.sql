@@ -4,8 +4,8 @@
 --   $7 field hashes text[] (json)  $8 method text[]  $9 path text[]  $10 request id text[]  $11 lease in ms float8[]
 --   $12 handler text[] and $13 request text[] (json), null for all but steps routes
 -- Rows: first one of `slot` 0: `claimed` lists the claims that were made, "claim id token" with commas between, and `refused` the
---   slots (counting from 1) of keys that an uncommitted claim holds. Then one for each key that exists, with its columns and
---   the time. What is in none of them was committed by somebody after this statement's snapshot was taken; read it with
+--   slots (counting from 1) of keys that an uncommitted claim holds. Then one for each key that exists, with what is
+--   read of it (see rows.ts). What is in none of them was committed by somebody after this statement's snapshot was taken; read it with
 --   find.sql, in a new statement.
 -- Locks: the transaction-level advisory lock of each key that was not found; never waits. A key whose claim is being
 --   committed elsewhere is invisible here, and inserting it would block until that transaction ends; the lock says so at
@@ -35,10 +35,13 @@ WITH seen AS MATERIALIZED (
   ON CONFLICT (scope, key) DO NOTHING
   RETURNING claim_id, token
 )
-SELECT (NULL:::schema.idempotency_keys).*, NULL::timestamptz AS now, 0 AS slot,
-  (SELECT string_agg(n.claim_id::text || ' ' || n.token::text, ',') FROM inserted n) AS claimed,
-  (SELECT string_agg(l.position::text, ',') FROM locked l WHERE NOT l.granted) AS refused
-UNION ALL
-SELECT (s.found).*, :schema.idempotency_now(), s.position::int, NULL, NULL
-FROM seen s
-WHERE (s.found).state IS NOT NULL
+SELECT :record((r.found)), r.slot, r.claimed, r.refused
+FROM (
+  SELECT NULL:::schema.idempotency_keys AS found, 0 AS slot,
+    (SELECT string_agg(n.claim_id::text || ' ' || n.token::text, ',') FROM inserted n) AS claimed,
+    (SELECT string_agg(l.position::text, ',') FROM locked l WHERE NOT l.granted) AS refused
+  UNION ALL
+  SELECT s.found, s.position::int, NULL, NULL
+  FROM seen s
+  WHERE (s.found).state IS NOT NULL
+) r

@@ -3,8 +3,8 @@
 --   $1 scope text[]  $2 key text[]  $3 claim id uuid[]  $4 token bigint[]  $5 not stored boolean[]  $6 status smallint[]
 --   $7 head text[] (json)  $8 body bytea[]  $9 replay window in ms float8[]  $10 dedupe window in ms float8[]
 --   $11 wait hash bigint[];  $12 limit of waiting for a row, as of lock_timeout
--- Rows: one for each completion that was made now, with the end of its replay window in ms since 1970, and `awaited` where some
---   process waits for the key (see watch.sql). A slot without a row is lost, or was completed before by this very write
+-- Rows: one for each completion that was made now, with 1 in `awaited` where some process waits for the key (see watch.sql), and
+--   the end of its replay window in ms since 1970. A slot without a row is lost, or was completed before by this very write
 --   whose reply was lost; read it with find.sql, in a new statement.
 -- Locks: the rows, in the order given, and their wait hashes, which never waits. An UPDATE and never an upsert, by key, claim id
 --   and token, so no old claim can write. The lease is not asked: a frozen process may complete late as long as nobody took over.
@@ -28,5 +28,5 @@ SET state = 'completed', lease_until = NULL, not_stored = i.not_stored, status =
 FROM input i, clock c
 WHERE k.scope = i.scope COLLATE "C" AND k.key = i.key COLLATE "C"
   AND k.claim_id = i.claim_id AND k.token = i.token AND k.state = 'running'
-RETURNING i.position::int AS slot, floor(extract(epoch FROM k.replay_until) * 1000)::float8 AS replay_until_ms,
-  NOT pg_try_advisory_xact_lock(i.wait_hash) AS awaited
+RETURNING i.position::int AS slot, (NOT pg_try_advisory_xact_lock(i.wait_hash))::int AS awaited,
+  floor(extract(epoch FROM k.replay_until) * 1000)::text AS replay_until_ms

@@ -30,4 +30,5 @@ SET attempts = o.attempts + 1, token = nextval(':schema.idempotency_token_seq'),
   next_attempt_at = c.now + $2::float8 * interval '1 millisecond'
 FROM due d, clock c
 WHERE o.event_id = d.event_id
-RETURNING o.event_id, o.scope, o.key, o.topic, o.payload::text AS payload, o.attempts, o.token, o.created_at, c.now
+RETURNING o.event_id, o.scope, o.key, o.topic, o.payload::text AS payload, o.attempts, o.token,
+  floor(extract(epoch FROM o.created_at) * 1000)::float8 AS created_at_ms, floor(extract(epoch FROM c.now) * 1000)::float8 AS now_ms

@@ -30,6 +30,6 @@ WITH limited AS MATERIALIZED (
     AND NOT (k.guarantee = 'steps' AND k.attempt > 1)
   RETURNING i.position, NOT pg_try_advisory_xact_lock(i.wait_hash) AS awaited
 )
-SELECT position::int AS slot, awaited FROM kept
+SELECT position::int AS slot, awaited::int AS awaited FROM kept
 UNION ALL
-SELECT position::int, awaited FROM deleted
+SELECT position::int, awaited::int FROM deleted
