@@ -62,6 +62,8 @@ const defaultTimeoutMs = 5_000;
 /** Group commit: above this the answer comes later and the throughput grows no more. */
 const maxBatch = 200;
 const maxInFlight = 2;
+/** A server in the same region answers within it, and what gathers meanwhile costs a third less in one batch than in two. */
+const besideAfterMs = 5;
 /** Bytes of bodies in one statement, so that it ends long before its time limit and fails nobody else's. */
 const maxBatchBytes = 4 * 1024 * 1024;
 const maxWaiting = 20_000;
@@ -101,7 +103,7 @@ export function postgresStore(options: PostgresStoreOptions): CacheableStore {
   };
   const claims = openConnections(pool, { ...shared, max: claimConnections });
   const holders = openConnections(pool, { ...shared, max: holderConnections });
-  const batching = { isPoisoned: isBadRow, maxBatch, maxInFlight, maxWaiting };
+  const batching = { isPoisoned: isBadRow, maxBatch, maxInFlight, maxWaiting, besideAfterMs };
 
   const findAll = async (refs: readonly KeyRef[]): Promise<(Observation | undefined)[]> => {
     const values = [textArray(refs.map((ref) => ref.scope)), textArray(refs.map((ref) => ref.key))];
