@@ -126,6 +126,8 @@ interface FingerprintKey {
   readonly id: string;
   readonly digest: (text: string, bytes: Uint8Array | string) => string;
   readonly fieldPrefix: string;
+  /** Of fields that most requests share. */
+  readonly shared: Map<string, string>;
 }
 
 interface Parts extends BodyParts {
@@ -154,6 +156,7 @@ const plainKey: FingerprintKey = {
       ? hash("sha256", text + bytes, "base64url")
       : createHash("sha256").update(text).update(bytes).digest("base64url"),
   fieldPrefix: "",
+  shared: new Map(),
 };
 
 function toKey(secret: Secret): FingerprintKey {
@@ -162,6 +165,7 @@ function toKey(secret: Secret): FingerprintKey {
     digest: (text, bytes) =>
       createHmac("sha256", secret.value).update(text).update(bytes).digest("base64url"),
     fieldPrefix: createHmac("sha256", secret.value).update("oncekey field").digest("base64url"),
+    shared: new Map(),
   };
 }
 
@@ -284,11 +288,15 @@ function hashFields(key: FingerprintKey, parts: Parts): Record<string, string> {
     if (children === undefined) add(name, canonicalText(value));
     else for (const [childName, child] of children) walk(childName, child, depth + 1);
   };
-  add("method", parts.method);
-  add("path", parts.path);
+  const addShared = (name: string, text: string): void => {
+    count += 1;
+    hashes[name] = sharedHash(key, name, text);
+  };
+  addShared("method", parts.method);
+  addShared("path", parts.path);
   for (const [name, values] of groupQuery(parts.query))
     add(`query.${readable(name)}`, JSON.stringify(values));
-  if (parts.mediaType !== "") add("content_type", parts.mediaType);
+  if (parts.mediaType !== "") addShared("content_type", parts.mediaType);
   if (parts.encoding !== undefined) add("content_encoding", parts.encoding);
   if (["bytes", "hashed", "digest"].includes(parts.bodyKind)) add("body", parts.body);
   else if (parts.bodyKind !== "none" && !isEmptyForm(parts)) walk("body", parts.bodyValue, 0);
@@ -320,6 +328,23 @@ function childrenOf(name: string, value: unknown): [string, unknown][] | undefin
     : Object.entries(value).map(([field, item]): [string, unknown] => [`${name}.${field}`, item]);
   // A very wide object is one field: naming its members would cost more than it tells.
   return children.length === 0 || children.length > maxFields ? undefined : children;
+}
+
+/** Hashes that are kept of a secret; what is longer, as a path can be, is not. */
+const maxShared = 256;
+const maxSharedLength = 128;
+
+/** Methods, paths and media types come again and again. */
+function sharedHash({ fieldPrefix, shared }: FingerprintKey, name: string, text: string): string {
+  if (text.length > maxSharedLength) return shortHash(fieldPrefix, name, text);
+  const field = `${name}\0${text}`;
+  const known = shared.get(field);
+  if (known !== undefined) return known;
+  const made = shortHash(fieldPrefix, name, text);
+  // Paths with an id in them are many, and the others soon come again.
+  if (shared.size >= maxShared) shared.clear();
+  shared.set(field, made);
+  return made;
 }
 
 /** 48 bits: enough to tell two values apart, too few to be worth guessing from. */

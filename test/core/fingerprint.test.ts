@@ -285,6 +285,19 @@ describe("secrets", () => {
     expect(twins["body.a"]).not.toBe(twins["body.b"]);
   });
 
+  test("field hashes are those of their request, however many others came before", () => {
+    const fingerprinters = [plain, createFingerprinter([january]), createFingerprinter([june])];
+    const paths = Array.from({ length: 600 }, (_, index) => `/v1/orders/${index}`);
+    const hashesOf = (url: string, method: string) =>
+      fingerprinters.map((of) => of({ ...base, url, method }).fieldHashes);
+    const first = paths.map((path) => hashesOf(path, "POST"));
+    expect(new Set(first.flat().map((hashes) => hashes["path"])).size).toBe(paths.length * 3);
+    expect(paths.map((path) => hashesOf(path, "POST"))).toEqual(first);
+    // A path that is spelled as a method is hashed as a path.
+    const [asMethod] = hashesOf("POST", "POST");
+    expect(asMethod?.["path"]).not.toBe(asMethod?.["method"]);
+  });
+
   test("a secret of bytes is the same as its text", () => {
     const asBytes = createFingerprinter([{ id: "jan", value: Buffer.from("a secret of 16 ch") }]);
     expect(asBytes(base).text).toBe(before.text);
