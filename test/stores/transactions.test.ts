@@ -57,6 +57,27 @@ test("claim, rows and response are one commit", async () => {
   expect((await store.find(ref))?.record.response).toEqual(created);
 });
 
+test("claims that come in the moment of the commit never win the key again", async () => {
+  const kinds = new Set<string | undefined>();
+  for (let round = 0; round < 150; round += 1) {
+    ref = newRef();
+    const { claim, open } = await begin();
+    const completing = open.complete(claim, completion);
+    // Each begins a little later; some take their snapshot before the commit and ask for the lock after it.
+    const asked = Array.from({ length: 6 }, async () => {
+      const answer = await store.transactions?.claim(
+        newRequest(ref, { guarantee: "transaction" }),
+        limits,
+      );
+      if (answer?.kind === "claimed") await answer.open.rollback();
+      return answer?.kind;
+    });
+    expect((await completing).kind).toBe("committed");
+    for (const kind of await Promise.all(asked)) kinds.add(kind);
+  }
+  expect([...kinds].toSorted()).toEqual(["exists", "locked"]);
+});
+
 test("a rollback leaves nothing and frees the key", async () => {
   const { open, tx } = await begin();
   await insertOrder(tx);
