@@ -249,7 +249,7 @@ const quotedOrComment =
 
 /**
  * The handler's view of its connection: everything but ending the transaction, giving the connection back, and any use
- * after the end. What slips through is caught before the commit (tx-complete.sql compares the transaction's id).
+ * after the end. What slips through is caught by the server before the commit (see transaction-claims.ts).
  */
 function guard(client: PoolClient, isEnded: () => boolean): PoolClient {
   const query = (...args: readonly unknown[]): unknown => {

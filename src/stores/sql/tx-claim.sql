@@ -1,4 +1,5 @@
--- tx-claim: insert the running record of one key that does not exist, in the transaction of a transaction route.
+-- tx-claim: insert the running record of one key that does not exist, in the transaction of a transaction route that cannot write it with
+-- its response (see transaction-claims.ts).
 -- Parameters: $1 scope  $2 key  $3 lock hash bigint, as text  $4 claim id uuid, as text  $5 guarantee  $6 fingerprint
 --   $7 field hashes (json)  $8 method  $9 path  $10 request id  $11 lease in ms float8
 -- Rows: one with the token, and the place of the row for tx-complete.sql: claimed. None: the key exists, was committed after
