@@ -59,6 +59,8 @@ const answer: RequestHandler = (req, res) => {
 const insert =
   "INSERT INTO bench_charges (id, amount, currency, description) VALUES (gen_random_uuid(), $1, $2, $3)";
 
+const insertKey = "INSERT INTO bench_keys (key, status, body) VALUES ($1, $2, $3)";
+
 interface Queries {
   query(text: string, values?: readonly unknown[]): Promise<unknown>;
 }
@@ -145,6 +147,29 @@ export const contenders: Readonly<Record<string, Contender>> = {
           client.release();
         }
         res.status(201).json(charge(req.body));
+      });
+    },
+  },
+  "transaction-by-hand": {
+    what: "the same handler, which inserts its key and its response itself: the least that exactly once takes",
+    keeps: "Postgres",
+    lacks:
+      "no fingerprint, lease, replay or refusal; a concurrent equal request waits; headers are not stored",
+    mount: async (app, places) => {
+      const pool = await open(places);
+      app.post("/charges", async (req, res) => {
+        const client = await pool.connect();
+        const made = charge(req.body);
+        try {
+          await client.query("BEGIN");
+          await book(client, req.body);
+          const values = [req.get("Idempotency-Key"), 201, JSON.stringify(made)];
+          await client.query(insertKey, values);
+          await client.query("COMMIT");
+        } finally {
+          client.release();
+        }
+        res.status(201).json(made);
       });
     },
   },

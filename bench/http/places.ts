@@ -9,6 +9,9 @@ export async function prepare(databaseUrl: string): Promise<string> {
     "CREATE TABLE bench_charges (id uuid PRIMARY KEY, amount bigint NOT NULL, currency text NOT NULL, description text)",
   );
   await client.query(
+    "CREATE TABLE bench_keys (key text PRIMARY KEY, status smallint NOT NULL, body text NOT NULL)",
+  );
+  await client.query(
     "CREATE TABLE bench_express_idempotency (key text PRIMARY KEY, resource jsonb NOT NULL)",
   );
   const { rows } = await client.query<{ server_version: string }>("SHOW server_version");

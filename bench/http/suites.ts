@@ -58,6 +58,7 @@ export const suites: readonly Suite[] = [
     connections: 50,
     entrants: [
       { contender: "transaction-bare", keys: "bare" },
+      { contender: "transaction-by-hand", keys: "first" },
       { contender: "oncekey-transaction", keys: "first" },
       { contender: "oncekey-transaction-postgres", keys: "first" },
     ],
