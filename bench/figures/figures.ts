@@ -36,7 +36,10 @@ function latencyPlot({ title, rows }: Results["suites"][number]): string {
   return markPlot(`${title}: p50, p99, p99.9`, marks, "ms");
 }
 
-function machineOf({ machine, rounds, seconds }: Results): string {
+function machineOf({ machine, suites, seconds }: Results): string {
+  // A suite that was measured again may have had more.
+  const counts = new Set(suites.map(({ rows }) => rows[0]?.rounds.length ?? 0));
+  const rounds = [...counts].toSorted((a, b) => a - b).join(" or ");
   const { node, postgres, cpus, cpu, memoryGb, platform } = machine;
   return (
     `Node ${node}, PostgreSQL ${postgres} with fsync, ${platform}, ${cpus} cores (${cpu}), ${memoryGb} GB; ` +
