@@ -2,11 +2,12 @@
  * Everything that is measured, each an Express 5 app with one route. Owns: how each is mounted, as its README says, and what it
  * does not do. To add one: an entry here, and its name in `suites.ts`.
  */
-import type { Express, RequestHandler } from "express";
+import type { Express, Request, RequestHandler } from "express";
 import express from "express";
 import { Redis } from "ioredis";
 import { Pool } from "pg";
 import { createIdempotency } from "../../src/index.js";
+import type { Cache, Store } from "../../src/index.js";
 import { migrate, postgresStore } from "../../src/stores/postgres.js";
 import { memoryStore } from "../../src/stores/memory.js";
 import { redisCache } from "../../src/stores/redis.js";
@@ -77,6 +78,34 @@ async function open(places: Places): Promise<Pool> {
 
 const scope = "global";
 
+/** A handler that does its `work` in a transaction of its own. */
+function mountByHand(
+  app: Express,
+  pool: Pool,
+  work: (tx: Queries, req: Request) => Promise<void>,
+): void {
+  app.post("/charges", async (req, res) => {
+    const client = await pool.connect();
+    try {
+      await client.query("BEGIN");
+      await work(client, req);
+      await client.query("COMMIT");
+    } finally {
+      client.release();
+    }
+    res.status(201).json(charge(req.body));
+  });
+}
+
+function mountTransaction(app: Express, store: Store, cache?: Cache): void {
+  const options = cache === undefined ? { store, scope } : { store, cache, scope };
+  const handler = createIdempotency(options).transaction(async (req, res, tx) => {
+    await book(tx, req.body);
+    res.status(201).json(charge(req.body));
+  });
+  app.post("/charges", handler);
+}
+
 export const contenders: Readonly<Record<string, Contender>> = {
   bare: {
     what: "Express 5 with express.json(), and no middleware",
@@ -135,76 +164,36 @@ export const contenders: Readonly<Record<string, Contender>> = {
     what: "a handler in its own BEGIN, INSERT, COMMIT",
     keeps: "nothing",
     lacks: "everything",
-    mount: async (app, places) => {
-      const pool = await open(places);
-      app.post("/charges", async (req, res) => {
-        const client = await pool.connect();
-        try {
-          await client.query("BEGIN");
-          await book(client, req.body);
-          await client.query("COMMIT");
-        } finally {
-          client.release();
-        }
-        res.status(201).json(charge(req.body));
-      });
-    },
+    mount: async (app, places) =>
+      mountByHand(app, await open(places), (tx, req) => book(tx, req.body)),
   },
   "transaction-by-hand": {
     what: "the same handler, which inserts its key and its response itself: the least that exactly once takes",
     keeps: "Postgres",
     lacks:
       "no fingerprint, lease, replay or refusal; a concurrent equal request waits; headers are not stored",
-    mount: async (app, places) => {
-      const pool = await open(places);
-      app.post("/charges", async (req, res) => {
-        const client = await pool.connect();
-        const made = charge(req.body);
-        try {
-          await client.query("BEGIN");
-          await book(client, req.body);
-          const values = [req.get("Idempotency-Key"), 201, JSON.stringify(made)];
-          await client.query(insertKey, values);
-          await client.query("COMMIT");
-        } finally {
-          client.release();
-        }
-        res.status(201).json(made);
-      });
-    },
+    mount: async (app, places) =>
+      mountByHand(app, await open(places), async (tx, req) => {
+        await book(tx, req.body);
+        const response = JSON.stringify(charge(req.body));
+        await tx.query(insertKey, [req.get("Idempotency-Key"), 201, response]);
+      }),
   },
   "oncekey-transaction": {
     what: "ours, transaction route: claim, INSERT and response in one commit",
     keeps: "Postgres and Redis",
     lacks: "",
     mount: async (app, places) => {
-      const store = postgresStore({ pool: await open(places) });
       const cache = redisCache({ client: new Redis(places.redisUrl) });
-      const idempotent = createIdempotency({ store, cache, scope });
-      app.post(
-        "/charges",
-        idempotent.transaction(async (req, res, tx) => {
-          await book(tx, req.body);
-          res.status(201).json(charge(req.body));
-        }),
-      );
+      mountTransaction(app, postgresStore({ pool: await open(places) }), cache);
     },
   },
   "oncekey-transaction-postgres": {
-    what: "ours, transaction route, Postgres alone: claim, INSERT and response in one commit",
+    what: "the same, Postgres alone",
     keeps: "Postgres",
     lacks: "",
-    mount: async (app, places) => {
-      const store = postgresStore({ pool: await open(places) });
-      const idempotent = createIdempotency({ store, scope });
-      app.post(
-        "/charges",
-        idempotent.transaction(async (req, res, tx) => {
-          await book(tx, req.body);
-          res.status(201).json(charge(req.body));
-        }),
-      );
-    },
+    mount: async (app, places) =>
+      mountTransaction(app, postgresStore({ pool: await open(places) })),
   },
   "express-idempotency-memory": {
     what: "express-idempotency 1.0.6 with the store it brings",

@@ -25,6 +25,12 @@ export function claimValues(schema: string, requests: readonly ClaimRequest[]): 
   ];
 }
 
+/** What a record says of its request, from the guarantee to the request id, as statements of one key take it. */
+export function askedValues(request: ClaimRequest): readonly string[] {
+  const { guarantee, fingerprint, fieldHashes, method, path, requestId } = request;
+  return [guarantee, fingerprint, JSON.stringify(fieldHashes), method, path, requestId];
+}
+
 /** Of tx-claim.sql, which claims one key. */
 export function txClaimValues(schema: string, request: ClaimRequest): unknown[] {
   return [
@@ -32,12 +38,7 @@ export function txClaimValues(schema: string, request: ClaimRequest): unknown[] 
     request.key,
     lockHash(schema, request),
     request.claimId,
-    request.guarantee,
-    request.fingerprint,
-    JSON.stringify(request.fieldHashes),
-    request.method,
-    request.path,
-    request.requestId,
+    ...askedValues(request),
     request.leaseMs,
   ];
 }
@@ -52,12 +53,7 @@ export function takeOverValues(
     request.key,
     lockHash(schema, request),
     request.claimId,
-    request.guarantee,
-    request.fingerprint,
-    JSON.stringify(request.fieldHashes),
-    request.method,
-    request.path,
-    request.requestId,
+    ...askedValues(request),
     request.leaseMs,
     observed.token,
     request.steps?.handler ?? null,

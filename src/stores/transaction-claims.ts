@@ -8,7 +8,7 @@ import { IdempotencyError } from "../core/errors.js";
 import type { Claim, ClaimRequest, Completion, KeyRecord, StoredResponse } from "../core/record.js";
 import type { SqlResult } from "../core/sql-session.js";
 import type { Carried } from "./carrying.js";
-import { takeOverValues, txClaimValues } from "./postgres-claims.js";
+import { askedValues, takeOverValues, txClaimValues } from "./postgres-claims.js";
 import { lockHash, toHead } from "./rows.js";
 import { sqlStateOf } from "./sql-state.js";
 import type { Statements } from "./sql-text.js";
@@ -94,12 +94,7 @@ export function claimWithResponse(
               key,
               claim.claimId,
               claim.token,
-              request.guarantee,
-              request.fingerprint,
-              JSON.stringify(request.fieldHashes),
-              request.method,
-              request.path,
-              request.requestId,
+              ...askedValues(request),
               ...responseValues(completion),
               waitHash,
             ],
