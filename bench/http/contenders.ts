@@ -76,7 +76,7 @@ async function open(places: Places): Promise<Pool> {
   return pool;
 }
 
-const scope = "global";
+const scope = "global" as const;
 
 /** A handler that does its `work` in a transaction of its own. */
 function mountByHand(
