@@ -1,6 +1,6 @@
 import { memoryStore } from "../../src/stores/memory.js";
 import { storeContract } from "../../src/testing.js";
-import { openPostgres, openTiered, useMigratedDatabase } from "./open-stores.js";
+import { openPostgres, openTiered, openUnlooked, useMigratedDatabase } from "./open-stores.js";
 
 describe("memory", () => {
   storeContract({
@@ -21,4 +21,9 @@ describe("postgres", () => {
 describe("postgres behind redis", () => {
   const database = useMigratedDatabase();
   storeContract({ test, open: () => openTiered(database.pool) });
+});
+
+describe("postgres behind redis, where most keys are new", () => {
+  const database = useMigratedDatabase();
+  storeContract({ test, open: () => openUnlooked(database.pool) });
 });

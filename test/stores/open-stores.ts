@@ -5,7 +5,7 @@ import { Redis } from "ioredis";
 import type pg from "pg";
 
 import { systemClock } from "../../src/core/clock.js";
-import type { CacheableStore, ClaimAnswer } from "../../src/core/ports.js";
+import type { CacheableStore, ClaimAnswer, Store } from "../../src/core/ports.js";
 import type {
   Claim,
   ClaimRequest,
@@ -105,7 +105,16 @@ export function openPostgres(pool: pg.Pool): StoreUnderTest {
 }
 
 /** Two processes' worth of Postgres with Redis in front, on one prefix. */
-export async function openTiered(pool: pg.Pool): Promise<StoreUnderTest> {
+export const openTiered = (pool: pg.Pool): Promise<StoreUnderTest> => openTiers(pool, () => {});
+
+/** The same when most keys are new, so that Redis is told of responses and not looked at before Postgres. */
+export const openUnlooked = (pool: pg.Pool): Promise<StoreUnderTest> =>
+  openTiers(pool, stopLooking);
+
+async function openTiers(
+  pool: pg.Pool,
+  prepare: (store: Store) => Promise<void> | void,
+): Promise<StoreUnderTest> {
   const prefix = newPrefix();
   const clients = [await connectRedis(), await connectRedis()] as const;
   const [store, second] = clients.map((client) => openTier(pool, { client, prefix })) as [
@@ -114,6 +123,7 @@ export async function openTiered(pool: pg.Pool): Promise<StoreUnderTest> {
   ];
   // The epoch is read with the first connection, and without it Redis is not asked.
   await Promise.all([store.find(newRef()), second.find(newRef())]);
+  await Promise.all([prepare(store), prepare(second)]);
   return {
     store,
     second,
@@ -134,6 +144,12 @@ export function openTier(pool: pg.Pool, options: RedisCacheOptions): StoreUnderT
   // Machines that run tests are busy: time is no subject here, and a time-out would hide what is.
   const cache = redisCache({ budgetMs: 5_000, ...options });
   return tiered(postgresStore({ pool }), { cache, near: undefined, clock: systemClock });
+}
+
+/** Lets a store behind Redis claim new keys until it looks at Redis no more, and gives them back. */
+export async function stopLooking(store: Store): Promise<void> {
+  const claims = Array.from({ length: 100 }, () => claimed(store.claim(newRequest(newRef()))));
+  await Promise.all(claims.map(async (claim) => store.release(await claim)));
 }
 
 export async function claimed(answer: Promise<ClaimAnswer>): Promise<Claim> {

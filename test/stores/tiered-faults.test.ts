@@ -15,6 +15,7 @@ import {
   leaseMs,
   newRef,
   newRequest,
+  stopLooking,
   useMigratedDatabase,
   windows,
 } from "./open-stores.js";
@@ -68,18 +69,30 @@ async function live(subject: Store, fault: () => Promise<unknown> | void): Promi
   return seen;
 }
 
-test.each(Object.entries(faults))("changes no answer when it %s", async (_name, fault) => {
-  const plain = postgresStore({ pool: database.pool });
-  const expected = await live(plain, () => {});
-  expect(expected).toHaveLength(8);
-  const cache = redisCache({ client, budgetMs: 50 });
-  const subject = tiered(postgresStore({ pool: database.pool }), {
-    cache,
-    near: undefined,
-    clock: systemClock,
-  });
-  await subject.find(newRef());
-  expect(await live(subject, fault)).toEqual(expected);
-  server.thaw();
-  await Promise.all([plain.close(), subject.close()]);
-});
+const habits: Record<string, (subject: Store) => Promise<void> | void> = {
+  "is looked at": () => {},
+  "is only told": stopLooking,
+};
+const faultsByHabit = Object.entries(habits).flatMap(([habit, prepare]) =>
+  Object.entries(faults).map(([name, fault]) => [habit, name, prepare, fault] as const),
+);
+
+test.each(faultsByHabit)(
+  "%s and changes no answer when it %s",
+  async (_habit, _name, prepare, fault) => {
+    const plain = postgresStore({ pool: database.pool });
+    const expected = await live(plain, () => {});
+    expect(expected).toHaveLength(8);
+    const cache = redisCache({ client, budgetMs: 50 });
+    const subject = tiered(postgresStore({ pool: database.pool }), {
+      cache,
+      near: undefined,
+      clock: systemClock,
+    });
+    await subject.find(newRef());
+    await prepare(subject);
+    expect(await live(subject, fault)).toEqual(expected);
+    server.thaw();
+    await Promise.all([plain.close(), subject.close()]);
+  },
+);
