@@ -1,31 +1,53 @@
 /**
  * Whether the cache is looked at before the store is asked. Owns: when a look pays. A look that finds nothing costs every first run
- * a round trip, and the store's claim answers a retry as rightly as the cache does.
+ * a round trip, and the store's claim answers a retry as rightly as the cache does, while the store answers.
  */
+import type { Clock } from "../core/clock.js";
 
 export interface LookPolicy {
-  /** True when looking first is likely to save the store a question. */
+  /** True when a look is likely to spare the store a question, or when the store is in trouble. */
   pays(): boolean;
-  /** Of each claim: whether its key was there already, in the cache or in the store. */
-  note(wasThere: boolean): void;
-  /** The store has failed: what the cache can answer, it should. */
-  storeFailed(): void;
+  /** A look has found the key, so that the store was not asked. */
+  found(): void;
+  /** The store is being asked; `answered` or `failed` follows. */
+  asks(): void;
+  /** `wasThere`: the key was in the store already. */
+  answered(wasThere: boolean): void;
+  failed(): void;
 }
 
 /** About as many claims as the share of retries is taken of. */
 const remembered = 32;
 /** From this share of retries on, looks pay: in a storm of them the store is spared, in ordinary traffic first runs are. */
 const enough = 1 / 8;
+/** A store that owes answers and has given none for as long may hang: what the cache can answer, it should. */
+const silentMs = 500;
 
 /** Begins by looking: with nothing known, the store is spared. Some seventy first runs in a row end that, four retries bring it back. */
-export function createLookPolicy(): LookPolicy {
+export function createLookPolicy({ monotonicMs }: Pick<Clock, "monotonicMs">): LookPolicy {
   let share = 1;
+  let pending = 0;
+  let heardAtMs = 0;
+  const note = (wasThere: boolean): void => {
+    share += ((wasThere ? 1 : 0) - share) / remembered;
+  };
+  const heard = (): void => {
+    pending -= 1;
+    heardAtMs = monotonicMs();
+  };
   return {
-    pays: () => share >= enough,
-    note: (wasThere) => {
-      share += ((wasThere ? 1 : 0) - share) / remembered;
+    pays: () => share >= enough || (pending > 0 && monotonicMs() - heardAtMs > silentMs),
+    found: () => note(true),
+    asks: () => {
+      if (pending === 0) heardAtMs = monotonicMs();
+      pending += 1;
     },
-    storeFailed: () => {
+    answered: (wasThere) => {
+      heard();
+      note(wasThere);
+    },
+    failed: () => {
+      heard();
       share = 1;
     },
   };

@@ -18,19 +18,9 @@ import type { NearCache } from "./near-cache.js";
 
 /** Redis does one thing at a time: moving a larger body through it would make every other key wait. */
 const maxCachedBodyBytes = 262_144;
+
 /** What a record will say that only its claimer knows; kept until the claim ends. */
-export type HeldRecord = Pick<
-  KeyRecord,
-  | "scope"
-  | "key"
-  | "claimId"
-  | "guarantee"
-  | "fingerprint"
-  | "fieldHashes"
-  | "method"
-  | "path"
-  | "requestId"
->;
+export type HeldRecord = Omit<ClaimRequest, "leaseMs" | "steps">;
 
 /** When, on the monotonic clock, and under which epoch the store was asked. */
 export interface Asked {
@@ -45,7 +35,7 @@ export interface ClaimedAnswer {
 
 /** What may stand in front of a store. */
 export interface Tiers {
-  /** Shared by processes: a replay costs one round trip to it, and an equal request that runs elsewhere is seen there. */
+  /** Shared by processes: a replay costs one round trip to it, and an equal request that runs elsewhere may be seen there. */
   readonly cache: Cache | undefined;
   /** This process' own: a replay costs none. */
   readonly near: NearCache | undefined;
@@ -70,7 +60,7 @@ export function createTier(store: CacheableStore, { cache, near }: Tiers, clock:
     record.replayUntilMs !== undefined &&
     storeAheadMs + clock.monotonicMs() < record.replayUntilMs;
 
-  const looking = createLookPolicy();
+  const looking = createLookPolicy(clock);
 
   const asking = (): Asked => ({ atMs: clock.monotonicMs(), epoch: store.epoch() });
   const unmark = (claim: KeyRef & { readonly claimId: string }, why?: "ended"): void => {
@@ -153,12 +143,17 @@ export function createTier(store: CacheableStore, { cache, near }: Tiers, clock:
       work: () => Promise<Answer>,
     ): Promise<Answer | ClaimRefusal> => {
       const seen = looking.pays() ? await look(request) : undefined;
+      if (seen !== undefined) {
+        looking.found();
+        return seen;
+      }
+      looking.asks();
       try {
-        const answer = seen ?? (await ask(request, work));
-        looking.note(answer.kind !== "claimed");
+        const answer = await ask(request, work);
+        looking.answered(answer.kind !== "claimed");
         return answer;
       } catch (error) {
-        looking.storeFailed();
+        looking.failed();
         throw error;
       }
     },

@@ -62,7 +62,7 @@ export function tiered(
     },
     takeOver: async (request, observed) => {
       const answer = await tier.ask(request, () => store.takeOver(request, observed));
-      // The marker of the look that led here is gone, since the key was somebody else's then.
+      // A marker of the look that led here is gone, since the key was somebody else's then.
       if (answer.kind === "claimed") tier.renew([request]);
       return holdClaimed(request, observed, answer);
     },

@@ -34,7 +34,11 @@ let store: Store;
 let other: Store;
 const asked: string[] = [];
 let looks: number;
+/** Added to the clock of the store's tiers. */
+let laterMs: number;
 let isDown: boolean;
+/** Resolves when the store answers again; undefined: it answers. */
+let hanging: Promise<void> | undefined;
 
 beforeEach(async () => {
   prefix = newPrefix();
@@ -49,14 +53,18 @@ beforeEach(async () => {
   };
   postgres = postgresStore({ pool: database.pool });
   isDown = false;
+  hanging = undefined;
   const failing: CacheableStore = {
     ...postgres,
     claim: async (request) => {
       if (isDown) throw new Error("the server has gone away");
+      await hanging;
       return postgres.claim(request);
     },
   };
-  store = tiered(listening(failing, asked), { cache, near: undefined, clock: systemClock });
+  laterMs = 0;
+  const clock = { ...systemClock, monotonicMs: () => performance.now() + laterMs };
+  store = tiered(listening(failing, asked), { cache, near: undefined, clock });
   other = openTier(database.pool, { client: redis, prefix });
   await Promise.all([store.find(newRef()), other.find(newRef())]);
   // What Redis has is true by the store's time, which comes with the first record that is read.
@@ -144,6 +152,32 @@ test("while the store is away Redis answers what it can", async () => {
     record: { state: "completed" },
   });
   expect(asked).toEqual(["claim"]);
+});
+
+test("while the store hangs Redis answers what it can, and after it the store is asked again", async () => {
+  const ref = await completedElsewhere();
+  let answers: (() => void) | undefined;
+  hanging = new Promise((resolve) => void (answers = resolve));
+  const held = claimed(store.claim(newRequest(newRef())));
+  laterMs += 501;
+  expect(await store.claim(newRequest(ref))).toMatchObject({
+    kind: "exists",
+    record: { state: "completed" },
+  });
+  expect([looks, asked]).toEqual([1, ["claim"]]);
+  answers?.();
+  await held;
+  await claimed(store.claim(newRequest(newRef())));
+  expect([looks, asked]).toEqual([1, ["claim", "claim"]]);
+});
+
+test("a store that nobody has asked for long is not taken for one that hangs", async () => {
+  laterMs += 60_000;
+  await claimed(store.claim(newRequest(newRef())));
+  laterMs += 60_000;
+  const together = [newRef(), newRef()].map((ref) => claimed(store.claim(newRequest(ref))));
+  await Promise.all(together);
+  expect(looks).toBe(0);
 });
 
 test("a share of retries below an eighth does not bring the looks back", async () => {
