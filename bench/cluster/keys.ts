@@ -60,11 +60,9 @@ async function claimAndComplete(
     ...ref,
     claimId,
     guarantee: "at_most_once",
-    fingerprint,
-    fieldHashes: {
-      "body.amount": "0f3a9c1e",
-      "body.currency": "77b1c2d3",
-      "body.source": "90ab12cd",
+    fingerprint: {
+      text: fingerprint,
+      fieldHashes: '{"body.amount":"0f3a9c1e","body.currency":"77b1c2d3","body.source":"90ab12cd"}',
     },
     method: "POST",
     path: "/v1/charges",

@@ -95,8 +95,10 @@ async function inRedis(
     key: randomUUID(),
     claimId: randomUUID(),
     guarantee: "at_most_once",
-    fingerprint: `v1::${"x".repeat(43)}`,
-    fieldHashes: { method: "3f9a02c1", path: "11ab90de", "body.amount": "9a0c41f2" },
+    fingerprint: {
+      text: `v1::${"x".repeat(43)}`,
+      fieldHashes: '{"method":"3f9a02c1","path":"11ab90de","body.amount":"9a0c41f2"}',
+    },
     method: "POST",
     path: "/v1/charges",
     requestId: `req_${"x".repeat(24)}`,

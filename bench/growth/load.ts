@@ -38,8 +38,10 @@ function newRequest(kind: KeyKind): ClaimRequest {
     key: newKey(kind),
     claimId: randomUUID(),
     guarantee: "at_most_once",
-    fingerprint: `v1::${randomBytes(32).toString("base64url")}`,
-    fieldHashes: { method: "3f9a02c1", path: "11ab90de", "body.amount": "9a0c41f2" },
+    fingerprint: {
+      text: `v1::${randomBytes(32).toString("base64url")}`,
+      fieldHashes: '{"method":"3f9a02c1","path":"11ab90de","body.amount":"9a0c41f2"}',
+    },
     method: "POST",
     path: "/v1/charges",
     requestId: `req_${randomBytes(12).toString("hex")}`,

@@ -8,7 +8,14 @@ import type { RefusalCode } from "./errors.js";
 import { nameOf } from "./key.js";
 import type { ClaimAnswer } from "./ports.js";
 import { reconcile } from "./reconcile.js";
-import type { Claim, ClaimRequest, Guarantee, KeyRecord, KeyRef } from "./record.js";
+import type {
+  Claim,
+  ClaimRequest,
+  Guarantee,
+  KeyRecord,
+  KeyRef,
+  StoredFingerprint,
+} from "./record.js";
 import type { EngineOptions, KeyedRequest, Outcome } from "./request.js";
 import { attemptFor } from "./retry.js";
 import type { HeldRun, RunRegister } from "./runs.js";
@@ -33,7 +40,7 @@ export interface Claimer<Extra> {
 
 interface Look {
   readonly route: object;
-  readonly fingerprint: string;
+  readonly fingerprint: StoredFingerprint;
   readonly looking: Promise<Claimed<object> | Outcome>;
 }
 
@@ -138,9 +145,9 @@ export class Claiming {
   ): Promise<Claimed<Extra> | Outcome> {
     const name = nameOf(request);
     const { route } = request;
-    const fingerprint = request.fingerprint.text;
+    const { fingerprint } = request;
     const other = this.#looks.get(name);
-    if (other?.route === route && other.fingerprint === fingerprint) {
+    if (other?.route === route && other.fingerprint.text === fingerprint.text) {
       const looked = await other.looking;
       return looked.kind === "claimed" ? refuse("in_progress") : looked;
     }

@@ -61,15 +61,13 @@ export function decide(
   }
 }
 
-/** Names of the fields whose hashes differ, sorted; at most as many as help a reader. */
-export function differingFields(
-  stored: Readonly<Record<string, string>>,
-  asked: Readonly<Record<string, string>>,
-  most = 20,
-): string[] {
-  const names = new Set([...Object.keys(stored), ...Object.keys(asked)]);
+/** Names of the fields whose hashes differ, sorted; at most as many as help a reader. Both are JSON, as fingerprints give them. */
+export function differingFields(stored: string, asked: string, most = 20): string[] {
+  const before = JSON.parse(stored) as Readonly<Record<string, string>>;
+  const now = JSON.parse(asked) as Readonly<Record<string, string>>;
+  const names = new Set([...Object.keys(before), ...Object.keys(now)]);
   return [...names]
-    .filter((name) => stored[name] !== asked[name])
+    .filter((name) => before[name] !== now[name])
     .sort()
     .slice(0, most);
 }

@@ -3,13 +3,16 @@
  * comparison in constant time. Must never keep or report a value of a request.
  */
 import { createHash, createHmac, hash, timingSafeEqual } from "node:crypto";
-import canonicalizeModule from "canonicalize";
+import { canonicalText } from "./canonical-text.js";
 import type { FingerprintComparison } from "./decide.js";
 import { IdempotencyError } from "./errors.js";
-import { exactJson, isTaggedNumber } from "./exact-json.js";
+import { exactJson } from "./exact-json.js";
+import { FieldHashes } from "./field-hashes.js";
+import type { FieldKey } from "./field-hashes.js";
 import { toIgnoredFields, withoutFields } from "./ignored-fields.js";
 import type { IgnoredFields } from "./ignored-fields.js";
 import { inOnePiece } from "./one-piece.js";
+import type { StoredFingerprint } from "./record.js";
 
 /** A secret of the fingerprint with the id that is stored beside each digest. */
 export interface Secret {
@@ -56,24 +59,18 @@ export interface UploadedFile {
 }
 
 /** The fingerprint of one request, and the means to compare it with a stored one. */
-export interface Fingerprint {
-  readonly text: string;
-  readonly fieldHashes: Readonly<Record<string, string>>;
+export interface Fingerprint extends StoredFingerprint {
   /** Compares with a stored fingerprint, under the secret that one was made with. */
   compare(stored: string): FingerprintComparison;
   /** The field hashes as they would be under the secret of a stored fingerprint. */
-  fieldHashesUnder(stored: string): Readonly<Record<string, string>>;
+  fieldHashesUnder(stored: string): string;
 }
 
-/** The package is CommonJS and its types say that it is not. */
-const canonicalize = canonicalizeModule as unknown as (value: unknown) => string | undefined;
-
 const version = "v1";
-/** Fields below this depth, and those after the count, are hashed with their parent. */
-const maxFieldDepth = 4;
-const maxFields = 64;
 /** Bytes from here on are hashed once, and their hash stands for them: it is needed for the whole, for the field and by each secret. */
 const largeBytes = 1024 * 1024;
+/** Bodies beyond this are hashed when their request comes. */
+const longBody = 16 * 1024;
 
 /**
  * Makes fingerprints under the first secret and compares under all of them. The ignored fields, named as in `differs`, count in
@@ -92,20 +89,25 @@ export function createFingerprinter(
 }
 
 class RequestFingerprint implements Fingerprint {
-  readonly text: string;
   readonly #parts: Parts;
   readonly #key: FingerprintKey;
   readonly #byId: ReadonlyMap<string, FingerprintKey>;
-  #fieldHashes: Readonly<Record<string, string>> | undefined;
+  #text: string | undefined;
+  #fieldHashes: string | undefined;
 
   constructor(parts: Parts, key: FingerprintKey, byId: ReadonlyMap<string, FingerprintKey>) {
     this.#parts = parts;
     this.#key = key;
     this.#byId = byId;
-    this.text = digestUnder(key, parts);
+    // A long one is not left for the turn in which a store reads a whole batch.
+    if (parts.body.length > longBody) this.#text = digestUnder(key, parts);
   }
 
-  get fieldHashes(): Readonly<Record<string, string>> {
+  get text(): string {
+    return (this.#text ??= digestUnder(this.#key, this.#parts));
+  }
+
+  get fieldHashes(): string {
     return (this.#fieldHashes ??= hashFields(this.#key, this.#parts));
   }
 
@@ -117,7 +119,7 @@ class RequestFingerprint implements Fingerprint {
     return equalInConstantTime(stored, digestUnder(key, this.#parts)) ? "same" : "other";
   }
 
-  fieldHashesUnder(stored: string): Readonly<Record<string, string>> {
+  fieldHashesUnder(stored: string): string {
     return hashFields(keyOf(stored, this.#byId) ?? this.#key, this.#parts);
   }
 }
@@ -125,9 +127,7 @@ class RequestFingerprint implements Fingerprint {
 interface FingerprintKey {
   readonly id: string;
   readonly digest: (text: string, bytes: Uint8Array | string) => string;
-  readonly fieldPrefix: string;
-  /** Of fields that most requests share. */
-  readonly shared: Map<string, string>;
+  readonly fields: FieldKey;
 }
 
 interface Parts extends BodyParts {
@@ -155,8 +155,7 @@ const plainKey: FingerprintKey = {
     typeof bytes === "string"
       ? hash("sha256", text + bytes, "base64url")
       : createHash("sha256").update(text).update(bytes).digest("base64url"),
-  fieldPrefix: "",
-  shared: new Map(),
+  fields: { prefix: "", shared: new Map() },
 };
 
 function toKey(secret: Secret): FingerprintKey {
@@ -164,8 +163,10 @@ function toKey(secret: Secret): FingerprintKey {
     id: secret.id,
     digest: (text, bytes) =>
       createHmac("sha256", secret.value).update(text).update(bytes).digest("base64url"),
-    fieldPrefix: createHmac("sha256", secret.value).update("oncekey field").digest("base64url"),
-    shared: new Map(),
+    fields: {
+      prefix: createHmac("sha256", secret.value).update("oncekey field").digest("base64url"),
+      shared: new Map(),
+    },
   };
 }
 
@@ -267,108 +268,51 @@ function compareText(a: string, b: string): number {
 
 function digestUnder(key: FingerprintKey, parts: Parts): string {
   const { method, path, mediaType, bodyKind, query, encoding } = parts;
-  const head = [method, path, mediaType, bodyKind, ...query.flat()];
-  // The query has an even count of texts, so that an encoding is none of them.
-  if (encoding !== undefined) head.push(encoding);
   // Every part is preceded by its length, so that no two requests run together into one text.
-  const text = head.map((part) => `${part.length}:${part}`).join("");
-  return inOnePiece(`${version}:${key.id}:${key.digest(`${head.length};${text}`, parts.body)}`);
+  let text = withLength(method) + withLength(path) + withLength(mediaType) + withLength(bodyKind);
+  for (const [name, value] of query) text += withLength(name) + withLength(value);
+  // The query has an even count of texts, so that an encoding is none of them.
+  if (encoding !== undefined) text += withLength(encoding);
+  const count = 4 + 2 * query.length + (encoding === undefined ? 0 : 1);
+  return inOnePiece(`${version}:${key.id}:${key.digest(`${count};${text}`, parts.body)}`);
 }
 
-function hashFields(key: FingerprintKey, parts: Parts): Record<string, string> {
-  const hashes: Record<string, string> = {};
-  let count = 0;
-  const add = (name: string, text: string | Uint8Array): void => {
-    count += 1;
-    hashes[name] = shortHash(key.fieldPrefix, name, text);
-  };
-  const walk = (name: string, value: unknown, depth: number): void => {
-    const children =
-      depth < maxFieldDepth && count < maxFields ? childrenOf(name, value) : undefined;
-    if (children === undefined) add(name, canonicalText(value));
-    else for (const [childName, child] of children) walk(childName, child, depth + 1);
-  };
-  const addShared = (name: string, text: string): void => {
-    count += 1;
-    hashes[name] = sharedHash(key, name, text);
-  };
-  addShared("method", parts.method);
-  addShared("path", parts.path);
-  for (const [name, values] of groupQuery(parts.query))
-    add(`query.${readable(name)}`, JSON.stringify(values));
-  if (parts.mediaType !== "") addShared("content_type", parts.mediaType);
-  if (parts.encoding !== undefined) add("content_encoding", parts.encoding);
-  if (["bytes", "hashed", "digest"].includes(parts.bodyKind)) add("body", parts.body);
-  else if (parts.bodyKind !== "none" && !isEmptyForm(parts)) walk("body", parts.bodyValue, 0);
-  for (const [name, file] of Object.entries(parts.files ?? {})) addFiles(name, file, add);
-  return hashes;
+function withLength(part: string): string {
+  return `${part.length}:${part}`;
+}
+
+function hashFields(key: FingerprintKey, parts: Parts): string {
+  const fields = new FieldHashes(key.fields);
+  fields.addShared("method", parts.method);
+  fields.addShared("path", parts.path);
+  if (parts.query.length > 0)
+    for (const [name, values] of groupQuery(parts.query))
+      fields.add(`query.${readable(name)}`, JSON.stringify(values));
+  if (parts.mediaType !== "") fields.addShared("content_type", parts.mediaType);
+  if (parts.encoding !== undefined) fields.add("content_encoding", parts.encoding);
+  if (parts.bodyKind === "value" || parts.bodyKind === "tagged")
+    fields.walk("body", parts.bodyValue, 0);
+  else if (parts.bodyKind === "upload") addUpload(fields, parts);
+  else if (parts.bodyKind !== "none") fields.add("body", parts.body);
+  return fields.toJson();
 }
 
 /** A form of files alone has no field that could differ. */
-function isEmptyForm({ bodyKind, bodyValue }: Parts): boolean {
-  return bodyKind === "upload" && Object.keys(bodyValue as object).length === 0;
-}
-
-function addFiles(field: string, file: unknown, add: (name: string, text: string) => void): void {
-  const name = `body.file.${field}`;
-  if (!Array.isArray(file)) add(name, canonicalText(file));
-  else for (const [index, one] of file.entries()) add(`${name}[${index}]`, canonicalText(one));
+function addUpload(fields: FieldHashes, { bodyValue, files = {} }: Parts): void {
+  if (Object.keys(bodyValue as object).length > 0) fields.walk("body", bodyValue, 0);
+  for (const [field, file] of Object.entries(files)) {
+    const name = `body.file.${field}`;
+    if (!Array.isArray(file)) fields.add(name, canonicalText(file));
+    else
+      for (const [index, one] of file.entries())
+        fields.add(`${name}[${index}]`, canonicalText(one));
+  }
 }
 
 function groupQuery(query: Parts["query"]): Map<string, string[]> {
   const groups = new Map<string, string[]>();
   for (const [name, value] of query) groups.set(name, [...(groups.get(name) ?? []), value]);
   return groups;
-}
-
-function childrenOf(name: string, value: unknown): [string, unknown][] | undefined {
-  if (typeof value !== "object" || value === null || isTaggedNumber(value)) return undefined;
-  const children: [string, unknown][] = Array.isArray(value)
-    ? value.map((item, index): [string, unknown] => [`${name}[${index}]`, item])
-    : Object.entries(value).map(([field, item]): [string, unknown] => [`${name}.${field}`, item]);
-  // A very wide object is one field: naming its members would cost more than it tells.
-  return children.length === 0 || children.length > maxFields ? undefined : children;
-}
-
-/** Hashes that are kept of a secret; what is longer, as a path can be, is not. */
-const maxShared = 256;
-const maxSharedLength = 128;
-
-/** Methods, paths and media types come again and again. */
-function sharedHash({ fieldPrefix, shared }: FingerprintKey, name: string, text: string): string {
-  if (text.length > maxSharedLength) return shortHash(fieldPrefix, name, text);
-  const field = `${name}\0${text}`;
-  const known = shared.get(field);
-  if (known !== undefined) return known;
-  const made = shortHash(fieldPrefix, name, text);
-  // Paths with an id in them are many, and the others soon come again.
-  if (shared.size >= maxShared) shared.clear();
-  shared.set(field, made);
-  return made;
-}
-
-/** 48 bits: enough to tell two values apart, too few to be worth guessing from. */
-function shortHash(prefix: string, name: string, text: string | Uint8Array): string {
-  if (typeof text === "string")
-    return hash("sha256", `${prefix}${name}\0${text}`, "base64url").slice(0, 8);
-  return createHash("sha256")
-    .update(`${prefix}${name}\0`)
-    .update(text)
-    .digest("base64url")
-    .slice(0, 8);
-}
-
-function canonicalText(value: unknown): string {
-  // The canonical form of a text is that of JSON (RFC 8785, section 3.2.2.2), and most fields are texts.
-  if (typeof value === "string") return JSON.stringify(value);
-  try {
-    return inOnePiece(canonicalize(value) ?? "");
-  } catch (cause) {
-    throw new IdempotencyError("body_not_exact", {
-      detail: "The parsed body has no canonical JSON form.",
-      cause,
-    });
-  }
 }
 
 function keyOf(

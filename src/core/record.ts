@@ -41,14 +41,19 @@ export interface Claim extends KeyRef {
   readonly attempt: number;
 }
 
+/** What is stored of a request's content. Made when it is first read, by a store for the requests of one batch together. */
+export interface StoredFingerprint {
+  /** `v1:<secret id>:<digest>`. */
+  readonly text: string;
+  /** Hash per field as JSON, to name what differs without keeping any value. */
+  readonly fieldHashes: string;
+}
+
 /** What a claimer says of its request. */
 export interface ClaimRequest extends KeyRef {
   readonly claimId: string;
   readonly guarantee: Guarantee;
-  /** `v1:<secret id>:<digest>`. */
-  readonly fingerprint: string;
-  /** Hash per field, to name what differs without keeping any value. */
-  readonly fieldHashes: Readonly<Record<string, string>>;
+  readonly fingerprint: StoredFingerprint;
   readonly method: string;
   readonly path: string;
   readonly requestId: string;
@@ -64,8 +69,9 @@ export interface KeyRecord extends KeyRef {
   readonly token: number;
   readonly attempt: number;
   readonly guarantee: Guarantee;
+  /** As in {@link StoredFingerprint}. */
   readonly fingerprint: string;
-  readonly fieldHashes: Readonly<Record<string, string>>;
+  readonly fieldHashes: string;
   readonly method: string;
   readonly path: string;
   readonly requestId: string;

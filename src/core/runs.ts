@@ -4,16 +4,15 @@
  */
 import type { Clock } from "./clock.js";
 import type { IdempotencyEvent } from "./events.js";
-import type { Fingerprint } from "./fingerprint.js";
 import { nameOf } from "./key.js";
 import type { Store } from "./ports.js";
-import type { Claim, Guarantee, KeyRef } from "./record.js";
+import type { Claim, Guarantee, KeyRef, StoredFingerprint } from "./record.js";
 
 /** A claim that this process holds. */
 export interface HeldRun {
   readonly claim: Claim;
   readonly guarantee: Guarantee;
-  readonly fingerprint: Pick<Fingerprint, "text" | "fieldHashes">;
+  readonly fingerprint: StoredFingerprint;
   readonly startedMs: number;
   /** After this long its lease is renewed no more. */
   readonly maxRunMs: number;

@@ -75,11 +75,11 @@ export function memoryStore(options: MemoryStoreOptions = {}): Store {
       token: lastToken,
       attempt: (unfinished?.attempt ?? 0) + 1,
     };
-    const { fingerprint, fieldHashes, method, path } = request;
+    const { fingerprint, method, path } = request;
     write({
       ...claim,
-      fingerprint,
-      fieldHashes: { ...fieldHashes },
+      fingerprint: fingerprint.text,
+      fieldHashes: fingerprint.fieldHashes,
       method,
       path,
       state: "running",

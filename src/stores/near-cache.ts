@@ -53,8 +53,7 @@ export function createNearCache({ maxBytes, maxAgeMs, clock }: NearCacheOptions)
 
 function bytesOf({ record }: CacheEntry): number {
   const { response, scope, key, fieldHashes } = record;
-  let units = scope.length + key.length;
+  let units = scope.length + key.length + fieldHashes.length;
   for (const [name, value] of response.headers) units += name.length + value.length + 32;
-  for (const [name, hash] of Object.entries(fieldHashes)) units += name.length + hash.length + 32;
   return overheadBytes + response.body.byteLength + 2 * units;
 }

@@ -3,7 +3,7 @@
  */
 import type { ClaimAnswer } from "../core/ports.js";
 import type { ClaimRequest, KeyRecord } from "../core/record.js";
-import { doubleArray, hashArray, textArray, uuidArray } from "./binary-array.js";
+import { doubleArray, hashArray, InvalidElement, textArray, uuidArray } from "./binary-array.js";
 import { lockHash, recordLength, toObservation } from "./rows.js";
 import type { RecordValues } from "./rows.js";
 
@@ -14,8 +14,8 @@ export function claimValues(schema: string, requests: readonly ClaimRequest[]): 
     hashArray(requests.map((request) => lockHash(schema, request))),
     uuidArray(requests.map((request) => request.claimId)),
     textArray(requests.map((request) => request.guarantee)),
-    textArray(requests.map((request) => request.fingerprint)),
-    textArray(requests.map((request) => JSON.stringify(request.fieldHashes))),
+    textArray(madeNow(requests, ({ fingerprint }) => fingerprint.text)),
+    textArray(madeNow(requests, ({ fingerprint }) => fingerprint.fieldHashes)),
     textArray(requests.map((request) => request.method)),
     textArray(requests.map((request) => request.path)),
     textArray(requests.map((request) => request.requestId)),
@@ -25,10 +25,22 @@ export function claimValues(schema: string, requests: readonly ClaimRequest[]): 
   ];
 }
 
+/** What is made when it is read, for the requests of one batch together. One that cannot be made fails by itself. */
+function madeNow(
+  requests: readonly ClaimRequest[],
+  make: (request: ClaimRequest) => string,
+): readonly string[] {
+  try {
+    return requests.map(make);
+  } catch (cause) {
+    throw new InvalidElement("a request has no fingerprint", { cause });
+  }
+}
+
 /** What a record says of its request, from the guarantee to the request id, as statements of one key take it. */
 export function askedValues(request: ClaimRequest): readonly string[] {
-  const { guarantee, fingerprint, fieldHashes, method, path, requestId } = request;
-  return [guarantee, fingerprint, JSON.stringify(fieldHashes), method, path, requestId];
+  const { guarantee, fingerprint, method, path, requestId } = request;
+  return [guarantee, fingerprint.text, fingerprint.fieldHashes, method, path, requestId];
 }
 
 /** Of tx-claim.sql, which claims one key. */

@@ -2,10 +2,11 @@
  * Names and values in Redis. Owns: their layout, version 1, which the Lua scripts share.
  *
  *   v1 running <claim id> <fingerprint>
- *   v1 completed <length>:<epoch><record as JSON, one line>\n<body>
+ *   v1 completed <length>:<epoch><field hashes>\n<record>\n<body>
  *   v1 forgotten
  *
- * One packed string a key: a replay is one GET, its epoch is compared inside Redis, and the body travels as raw bytes.
+ * One packed string a key: a replay is one GET, its epoch is compared inside Redis, and the body travels as raw bytes. Field hashes
+ * and record are JSON on one line each. The hashes come first: were there ever a line end in them, what follows would be no record.
  */
 import { nameOf } from "../core/key.js";
 import type { CacheEntry } from "../core/ports.js";
@@ -19,7 +20,6 @@ type PackedRecord = Pick<
   | "attempt"
   | "guarantee"
   | "fingerprint"
-  | "fieldHashes"
   | "method"
   | "path"
   | "requestId"
@@ -50,26 +50,23 @@ export function completedStart(epoch: string): string {
 export function packCompleted(entry: CacheEntry): Buffer | undefined {
   const { record } = entry;
   if (record.replayUntilMs === undefined) return undefined;
-  const { body, ...head } = record.response;
+  const { body, ...response } = record.response;
   const packed: PackedRecord = {
     claimId: record.claimId,
     token: record.token,
     attempt: record.attempt,
     guarantee: record.guarantee,
     fingerprint: record.fingerprint,
-    fieldHashes: record.fieldHashes,
     method: record.method,
     path: record.path,
     requestId: record.requestId,
     dedupeUntilMs: record.dedupeUntilMs,
     replayUntilMs: record.replayUntilMs,
-    response: head,
+    response,
   };
-  // JSON escapes line ends, so the first one ends the record.
-  return Buffer.concat([
-    Buffer.from(`${completedStart(entry.epoch)}${JSON.stringify(packed)}\n`),
-    body,
-  ]);
+  // JSON escapes line ends, so that one ends the record.
+  const head = `${record.fieldHashes}\n${JSON.stringify(packed)}\n`;
+  return Buffer.concat([Buffer.from(completedStart(entry.epoch) + head), body]);
 }
 
 /**
@@ -85,9 +82,11 @@ export function unpackCompleted(
   leftMs: number,
 ): Observation {
   const start = Buffer.byteLength(completedStart(epoch));
-  const end = value.indexOf(lineEnd, start);
+  const hashesEnd = value.indexOf(lineEnd, start);
+  const end = hashesEnd < 0 ? -1 : value.indexOf(lineEnd, hashesEnd + 1);
   if (end < 0) throw new SyntaxError("a completed entry without an end of its record");
-  const { response, ...packed } = JSON.parse(value.toString("utf8", start, end)) as PackedRecord;
+  const packedText = value.toString("utf8", hashesEnd + 1, end);
+  const { response, ...packed } = JSON.parse(packedText) as PackedRecord;
   return {
     record: {
       scope: ref.scope,
@@ -97,6 +96,7 @@ export function unpackCompleted(
       nextAttemptMs: undefined,
       notStored: false,
       ...packed,
+      fieldHashes: value.toString("utf8", start, hashesEnd),
       dedupeUntilMs: packed.dedupeUntilMs,
       // Copied: the bytes are a window on what the driver received, which would stay in memory as long as the body does.
       response: { ...response, body: Buffer.from(value.subarray(end + 1)) },

@@ -105,7 +105,7 @@ function toRecord(row: RecordValues): KeyRecord {
     attempt: Number(text("attempt")),
     guarantee: text("guarantee") as Guarantee,
     fingerprint: text("fingerprint"),
-    fieldHashes: JSON.parse(text("field_hashes")) as Record<string, string>,
+    fieldHashes: text("field_hashes"),
     method: text("method"),
     path: text("path"),
     requestId: text("request_id"),

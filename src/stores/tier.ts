@@ -20,7 +20,18 @@ import type { NearCache } from "./near-cache.js";
 const maxCachedBodyBytes = 262_144;
 
 /** What a record will say that only its claimer knows; kept until the claim ends. */
-export type HeldRecord = Omit<ClaimRequest, "leaseMs" | "steps">;
+export type HeldRecord = Pick<
+  KeyRecord,
+  | "scope"
+  | "key"
+  | "claimId"
+  | "guarantee"
+  | "fingerprint"
+  | "fieldHashes"
+  | "method"
+  | "path"
+  | "requestId"
+>;
 
 /** When, on the monotonic clock, and under which epoch the store was asked. */
 export interface Asked {
@@ -88,7 +99,8 @@ export function createTier(store: CacheableStore, { cache, near }: Tiers, clock:
   const look = async (request: ClaimRequest): Promise<ClaimRefusal | undefined> => {
     const { epoch, atMs: readAtMs } = asking();
     if (epoch === undefined || cache === undefined) return undefined;
-    const answer = await cache.look(request, request, epoch).catch(ignore);
+    const claim = { claimId: request.claimId, fingerprint: request.fingerprint.text };
+    const answer = await cache.look(request, claim, epoch).catch(ignore);
     if (answer?.kind === "running") return { kind: "locked" };
     if (answer?.kind !== "completed" || !isFresh(answer.record)) return undefined;
     const { record, nowMs } = answer;

@@ -63,7 +63,7 @@ export function tiered(
     takeOver: async (request, observed) => {
       const answer = await tier.ask(request, () => store.takeOver(request, observed));
       // A marker of the look that led here is gone, since the key was somebody else's then.
-      if (answer.kind === "claimed") tier.renew([request]);
+      if (answer.kind === "claimed") tier.renew([toHeld(request, observed, answer.claim)]);
       return holdClaimed(request, observed, answer);
     },
     complete: async (claim, completion): Promise<CompleteAnswer> => {
@@ -176,7 +176,8 @@ function tierTransactions(source: TransactionSource, tier: Tier): TransactionSou
 
 /** A take-over of unfinished work keeps the guarantee and the request id of the first claim; one of an expired key does not. */
 function toHeld(request: ClaimRequest, observed: KeyRecord | undefined, claim: Claim): HeldRecord {
-  const { scope, key, claimId, fingerprint, fieldHashes, method, path } = request;
+  const { scope, key, claimId, method, path } = request;
+  const { text: fingerprint, fieldHashes } = request.fingerprint;
   const { guarantee, requestId } = observed !== undefined && claim.attempt > 1 ? observed : request;
   return { scope, key, claimId, fingerprint, fieldHashes, method, path, guarantee, requestId };
 }

@@ -76,6 +76,8 @@ export function claimWithResponse(
   request: ClaimRequest,
 ): TransactionClaiming {
   const { scope, key } = request;
+  // Read before the handler runs: it may change the body that the hashes are of.
+  const asked = askedValues(request);
   return {
     key: [scope, key, lockHash(schema, request)],
     opening: [{ statement: statements["tx-guard"], values: [], columns: [] }],
@@ -94,7 +96,7 @@ export function claimWithResponse(
               key,
               claim.claimId,
               claim.token,
-              ...askedValues(request),
+              ...asked,
               ...responseValues(completion),
               waitHash,
             ],

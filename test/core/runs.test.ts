@@ -30,8 +30,7 @@ function bench() {
       key,
       claimId: clock.uuid(),
       guarantee,
-      fingerprint: "v1::abc",
-      fieldHashes: {},
+      fingerprint: { text: "v1::abc", fieldHashes: "{}" },
       method: "POST",
       path: "/orders",
       requestId: "req_1",
@@ -48,7 +47,7 @@ function bench() {
     register.add({
       claim: held,
       guarantee,
-      fingerprint: { text: "v1::abc", fieldHashes: {} },
+      fingerprint: { text: "v1::abc", fieldHashes: "{}" },
       startedMs: clock.monotonicMs(),
       maxRunMs,
     });

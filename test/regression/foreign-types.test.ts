@@ -99,7 +99,7 @@ describe.each(foreignWays)("with %s", (way) => {
       attempt: 1,
       guarantee: "at_most_once",
       fingerprint: "v1::one",
-      fieldHashes: { "body.amount": "aa" },
+      fieldHashes: '{"body.amount":"aa"}',
       method: "POST",
       path: "/charges",
       requestId: "req_1",

@@ -23,7 +23,7 @@ export function newEntry(
       attempt: 1,
       guarantee: "at_most_once",
       fingerprint: "v1::one",
-      fieldHashes: { "body.amount": "aa" },
+      fieldHashes: '{"body.amount":"aa"}',
       method: "POST",
       path: "/charges?a=b",
       requestId: "req_1",

@@ -19,7 +19,7 @@ function entryOf(key: string, bytes: number, readAtMs: number, replayLeftMs = 60
       attempt: 1,
       guarantee: "at_most_once",
       fingerprint: "v1::abc",
-      fieldHashes: {},
+      fieldHashes: "{}",
       method: "POST",
       path: "/orders",
       requestId: "req_1",

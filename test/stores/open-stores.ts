@@ -11,6 +11,7 @@ import type {
   ClaimRequest,
   KeyRecord,
   KeyRef,
+  StoredFingerprint,
   StoredResponse,
   Windows,
 } from "../../src/core/record.js";
@@ -43,14 +44,17 @@ export function newRequest(ref: KeyRef, given: Partial<ClaimRequest> = {}): Clai
     ...ref,
     claimId: randomUUID(),
     guarantee: "at_most_once",
-    fingerprint: "v1::one",
-    fieldHashes: { "body.amount": "aa" },
+    fingerprint: newFingerprint("v1::one"),
     method: "POST",
     path: "/charges",
     requestId: "req_1",
     leaseMs,
     ...given,
   };
+}
+
+export function newFingerprint(text: string): StoredFingerprint {
+  return { text, fieldHashes: '{"body.amount":"aa"}' };
 }
 
 const aheadMs = new WeakMap<pg.Pool, number>();

@@ -13,6 +13,7 @@ import {
   created,
   leaseMs,
   newRef,
+  newFingerprint,
   newRequest,
   untilSomebodyWaits,
   useMigratedDatabase,
@@ -103,7 +104,7 @@ describe("an uncommitted claim", () => {
     const slow = postgresStore({ pool });
     await slow.find(ref);
     const rival = await store.transactions?.claim(
-      newRequest(ref, { fingerprint: "v1::two" }),
+      newRequest(ref, { fingerprint: newFingerprint("v1::two") }),
       limits,
     );
     if (rival?.kind !== "claimed") throw new Error("claimed was expected");
@@ -129,7 +130,14 @@ describe("an uncommitted claim", () => {
 
 describe("batches", () => {
   test("a row that the table refuses fails alone", async () => {
+    const fingerprint = {
+      text: "v1::one",
+      get fieldHashes(): string {
+        throw new TypeError("a value that changes while it is read");
+      },
+    };
     const bad = [
+      newRequest({ ...ref, key: "unread" }, { fingerprint }),
       newRequest({ ...ref, key: "k".repeat(256) }),
       newRequest({ scope: "", key: "k" }),
       newRequest({ ...ref, key: "nul" }, { path: "/a\0b" }),

@@ -14,6 +14,7 @@ import {
   created,
   leaseMs,
   newRef,
+  newFingerprint,
   newRequest,
   stopLooking,
   useMigratedDatabase,
@@ -58,12 +59,13 @@ async function live(subject: Store, fault: () => Promise<unknown> | void): Promi
   const request = newRequest(ref);
   const claim = await claimed(subject.claim(request));
   await fault();
-  await see(newRequest(ref, { fingerprint: "v1::two" }));
+  await see(newRequest(ref, { fingerprint: newFingerprint("v1::two") }));
   await see(request);
   seen.push(await subject.heartbeat([claim], leaseMs));
   seen.push((await subject.complete(claim, { response: created, ...windows })).kind);
   await fault();
-  for (const fingerprint of ["v1::one", "v1::two"]) await see(newRequest(ref, { fingerprint }));
+  for (const text of ["v1::one", "v1::two"])
+    await see(newRequest(ref, { fingerprint: newFingerprint(text) }));
   seen.push(await subject.release(claim));
   await see(newRequest(ref));
   return seen;

@@ -20,6 +20,7 @@ import {
   listening,
   newPrefix,
   newRef,
+  newFingerprint,
   newRequest,
   settled,
   useMigratedDatabase,
@@ -105,7 +106,7 @@ describe("what the cache answers", () => {
   test("a mismatch is seen in a completed entry", async () => {
     await completed();
     asked.length = 0;
-    const answer = await store.claim(newRequest(ref, { fingerprint: "v1::two" }));
+    const answer = await store.claim(newRequest(ref, { fingerprint: newFingerprint("v1::two") }));
     expect(answer).toMatchObject({ kind: "exists", record: { fingerprint: "v1::one" } });
     expect(asked).toEqual([]);
   });
@@ -115,7 +116,9 @@ describe("what the cache answers", () => {
     asked.length = 0;
     expect(await store.claim(newRequest(ref))).toEqual({ kind: "locked" });
     expect(asked).toEqual([]);
-    expect(await store.claim(newRequest(ref, { fingerprint: "v1::two" }))).toMatchObject({
+    expect(
+      await store.claim(newRequest(ref, { fingerprint: newFingerprint("v1::two") })),
+    ).toMatchObject({
       kind: "exists",
       record: { state: "running", claimId: claim.claimId, fingerprint: "v1::one" },
     });

@@ -11,6 +11,7 @@ import type {
   KeyRecord,
   KeyRef,
   Observation,
+  StoredFingerprint,
   StoredResponse,
 } from "../../core/record.js";
 
@@ -52,14 +53,17 @@ export function newRequest(ref: KeyRef, given: Partial<ClaimRequest> = {}): Clai
     ...ref,
     claimId: systemClock.uuid(),
     guarantee: "at_most_once",
-    fingerprint: "v1::c29tZXRoaW5n",
-    fieldHashes: { method: "aa", "body.amount": "bb" },
+    fingerprint: newFingerprint("v1::c29tZXRoaW5n"),
     method: "POST",
     path: "/orders",
     requestId: "req_0",
     leaseMs,
     ...given,
   };
+}
+
+export function newFingerprint(text: string): StoredFingerprint {
+  return { text, fieldHashes: '{"method":"aa","body.amount":"bb"}' };
 }
 
 export function completion(response: Completion["response"]): Completion {

@@ -14,6 +14,7 @@ import {
   hello,
   leaseMs,
   newRef,
+  newFingerprint,
   newRequest,
   reapAll,
   replayWindowMs,
@@ -49,8 +50,8 @@ export const responseCases: Cases = {
         token: claim.token,
         attempt: 1,
         guarantee: "rerun",
-        fingerprint: request.fingerprint,
-        fieldHashes: request.fieldHashes,
+        fingerprint: request.fingerprint.text,
+        fieldHashes: request.fingerprint.fieldHashes,
         method: "PATCH",
         path: "/a?b=c",
         requestId: "req_1",
@@ -157,7 +158,7 @@ export const responseCases: Cases = {
     const request = newRequest(ref, {
       requestId: "req_new",
       guarantee: "rerun",
-      fingerprint: "v1::new",
+      fingerprint: newFingerprint("v1::new"),
     });
     const again = await claimed(second.takeOver(request, over.record));
     assert.ok(again.token > claim.token);
