@@ -135,7 +135,8 @@ export class Engine {
     if (result.kind !== "claimed") return result;
     const { open } = result;
     // A try that was rolled back has left no trace to count.
-    const claim = { ...result.claim, attempt: result.claim.attempt + triesBefore };
+    const { scope, key, claimId, token, attempt } = result.claim;
+    const claim = { scope, key, claimId, token, attempt: attempt + triesBefore };
     const end = this.#hold(request, claim, "transaction", startedMs);
     return {
       kind: "run",

@@ -143,7 +143,7 @@ interface BodyParts {
   readonly body: string | Uint8Array;
   readonly bodyValue?: unknown;
   readonly encoding?: string | undefined;
-  readonly files?: FileTree;
+  readonly files?: FileTree | undefined;
 }
 
 /** Files by the names of their fields; where one field has several, in a list. */
@@ -175,13 +175,17 @@ function readParts(content: RequestContent, ignored: IgnoredFields): Parts {
   const path = cut === -1 ? content.url : content.url.slice(0, cut);
   const query = cut === -1 ? [] : sortedQuery(content.url.slice(cut + 1));
   const mediaType = (content.contentType ?? "").split(";", 1)[0]?.trim().toLowerCase() ?? "";
-  const body = readBody(content.body, ignored.body);
+  const { bodyKind, body, bodyValue, encoding, files } = readBody(content.body, ignored.body);
   return {
     method: content.method.toUpperCase(),
     path,
     query: query.filter(([name]) => !ignored.query.has(readable(name))),
-    mediaType: body.bodyKind === "none" ? "" : mediaType,
-    ...body,
+    mediaType: bodyKind === "none" ? "" : mediaType,
+    bodyKind,
+    body,
+    bodyValue,
+    encoding,
+    files,
   };
 }
 

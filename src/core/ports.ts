@@ -144,7 +144,7 @@ export interface OpenTransaction {
   /** Ends the transaction without a trace. Never rejects. */
   rollback(): Promise<void>;
   /** Adds a message that leaves if this transaction commits; absent where the store has no outbox. */
-  send?(message: OutboxMessage): Promise<void>;
+  readonly send?: ((message: OutboxMessage) => Promise<void>) | undefined;
 }
 
 /** Answer of a cache to a claimer. A cache never proves that a key is free, abandoned or mismatched. */

@@ -10,11 +10,11 @@
 import type { PoolClient } from "pg";
 import { within } from "./time-limit.js";
 import { encodeCalls } from "./wire-messages.js";
-import type { WireValue } from "./wire-messages.js";
+import type { WireCall, WireValue } from "./wire-messages.js";
 
 export interface WireStatement {
   /** Undefined: not prepared under a name. */
-  readonly name?: string;
+  readonly name?: string | undefined;
   readonly text: string;
   /** Strings, numbers, buffers and null. */
   readonly values: readonly unknown[];
@@ -86,12 +86,10 @@ export async function writeTogether(
   }
 }
 
-interface Call extends WireStatement {
-  readonly values: readonly WireValue[];
-}
+type Call = Omit<WireCall, "isParsed">;
 
-function toCall(statement: WireStatement): Call {
-  return { ...statement, values: statement.values.map(toWireValue) };
+function toCall({ name = "", text, values }: WireStatement): Call {
+  return { name, text, values: values.map(toWireValue) };
 }
 
 function toWireValue(value: unknown): WireValue {
@@ -125,7 +123,7 @@ function submitTo(
       },
       handleCommandComplete({ text }: { readonly text: string }): void {
         const call = calls[answers.length];
-        if (wire !== undefined && call?.name !== undefined)
+        if (wire !== undefined && call !== undefined && call.name !== "")
           wire.parsedStatements[call.name] = call.text;
         answers.push({ rows, tag: text });
         rows = [];
@@ -150,7 +148,8 @@ function asError(error: unknown): Error {
 
 /** A statement that failed is prepared anew the next time: it may be gone, or its plan of no more use. */
 function forget(wire: Wire | undefined, call: Call | undefined): void {
-  if (wire !== undefined && call?.name !== undefined) delete wire.parsedStatements[call.name];
+  if (wire !== undefined && call !== undefined && call.name !== "")
+    delete wire.parsedStatements[call.name];
 }
 
 /**
@@ -158,11 +157,10 @@ function forget(wire: Wire | undefined, call: Call | undefined): void {
  * counts as prepared when its statement was answered, and is closed first where that is not known.
  */
 function send({ stream, parsedStatements }: Wire, calls: readonly Call[]): void {
-  const wired = calls.map((call) => {
-    const { name = "", text } = call;
+  const wired = calls.map(({ name, text, values }) => {
     const isParsed = name !== "" && parsedStatements[name] === text;
     if (name !== "" && !isParsed) delete parsedStatements[name];
-    return { ...call, name, isParsed };
+    return { name, text, values, isParsed };
   });
   stream.write(encodeCalls(wired));
 }

@@ -36,7 +36,7 @@ export async function openPoolSession(
     return openStepwise(stepwise, opening);
   }
   const wire = ({ statement: { name, text }, values }: Carried): WireStatement => ({
-    ...(prepare ? { name } : {}),
+    name: prepare ? name : undefined,
     text,
     values,
   });
@@ -66,7 +66,7 @@ export async function openPoolSession(
       ? { kind: "ended", end, read: read(answers) }
       : { kind: "ended", end };
   };
-  return { session: { ...session, finish }, results };
+  return { session: Object.assign(session, { finish }), results };
 }
 
 interface HeldClient extends SqlSession<PoolClient> {

@@ -98,7 +98,9 @@ function telling(
   open: OpenTransaction,
 ): OpenTransaction {
   return {
-    ...open,
+    tx: open.tx,
+    send: open.send,
+    commit: () => open.commit(),
     complete: async (held, completion) => {
       const answer = await open.complete(held, completion);
       if (answer.kind !== "committed") hints.tellAnybody(claim);

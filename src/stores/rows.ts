@@ -137,12 +137,7 @@ function toResponse(row: RecordValues): StoredResponse | undefined {
 /** The JSON part of a response. */
 export function toHead(response: StoredResponse): string {
   const { statusMessage, headers, removedHeaders } = response;
-  const head: ResponseHead = {
-    headers,
-    ...(statusMessage === undefined ? {} : { statusMessage }),
-    ...(removedHeaders === undefined ? {} : { removedHeaders }),
-  };
-  return JSON.stringify(head);
+  return JSON.stringify({ headers, statusMessage, removedHeaders });
 }
 
 /**

@@ -133,10 +133,9 @@ function tierOperations(operations: Operations, { cache, near }: Tiers): Operati
 /** The same around transactions: looked at before one is opened, told of after its commit. */
 function tierTransactions(source: TransactionSource, tier: Tier): TransactionSource {
   const wrap = (record: HeldRecord, open: OpenTransaction): OpenTransaction => {
-    const send = open.send?.bind(open);
     return {
       tx: open.tx,
-      ...(send === undefined ? {} : { send }),
+      send: open.send,
       complete: async (claim, completion) => {
         const asked = tier.asking();
         try {
@@ -161,12 +160,14 @@ function tierTransactions(source: TransactionSource, tier: Tier): TransactionSou
     claim: async (request, limits) => {
       const answer = await tier.claim(request, () => source.claim(request, limits));
       if (answer.kind !== "claimed") return answer;
-      return { ...answer, open: wrap(toHeld(request, undefined, answer.claim), answer.open) };
+      const { claim, open } = answer;
+      return { kind: "claimed", claim, open: wrap(toHeld(request, undefined, claim), open) };
     },
     takeOver: async (request, observed, limits) => {
       const answer = await tier.ask(request, () => source.takeOver(request, observed, limits));
       if (answer.kind !== "claimed") return answer;
-      return { ...answer, open: wrap(toHeld(request, observed, answer.claim), answer.open) };
+      const { claim, open } = answer;
+      return { kind: "claimed", claim, open: wrap(toHeld(request, observed, claim), open) };
     },
     begin: (limits) => source.begin(limits),
     settle: (claim, windows) => source.settle(claim, windows),
