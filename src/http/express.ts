@@ -107,6 +107,7 @@ export function transactionMiddleware<Req extends HttpRequest, Res extends Serve
   // What `using` opens is what the handler takes: their types say so to whoever calls this.
   const anyHandler = handler as TransactionHandler<Req, Res, unknown>;
   return (req, res, next) => {
+    tabulateRequest(req);
     const run = async (): Promise<void> => {
       if (req.idempotency !== undefined) throw nestedError();
       const read = await readKeyed(req, new NodeView(req, res));
@@ -126,6 +127,7 @@ export function stepsMiddleware(
 ): Middleware<HttpRequest, ServerResponse> {
   const readKeyed = keyMaker(context, route.route);
   return (req, res, next) => {
+    tabulateRequest(req);
     const run = async (): Promise<void> => {
       if (req.idempotency !== undefined) throw nestedError();
       const keyed = await readKeyed(req, new NodeView(req, res));

@@ -67,17 +67,15 @@ export function memoryStore(options: MemoryStoreOptions = {}): Store {
     const unfinished =
       before?.state === "running" || before?.state === "parked" ? before : undefined;
     lastToken += 1;
-    const { scope, key, claimId } = request;
-    const claim = {
+    const { scope, key, claimId, fingerprint, method, path } = request;
+    const token = lastToken;
+    const attempt = (unfinished?.attempt ?? 0) + 1;
+    write({
       scope,
       key,
       claimId,
-      token: lastToken,
-      attempt: (unfinished?.attempt ?? 0) + 1,
-    };
-    const { fingerprint, method, path } = request;
-    write({
-      ...claim,
+      token,
+      attempt,
       fingerprint: fingerprint.text,
       fieldHashes: fingerprint.fieldHashes,
       method,
@@ -92,7 +90,7 @@ export function memoryStore(options: MemoryStoreOptions = {}): Store {
       replayUntilMs: undefined,
       dedupeUntilMs: undefined,
     });
-    return { kind: "claimed", claim };
+    return { kind: "claimed", claim: { scope, key, claimId, token, attempt } };
   };
 
   return {

@@ -12,6 +12,7 @@ import type { Carried, CarryingSession, Opened } from "./carrying.js";
 import { asSchemaError } from "./connections.js";
 import type { Connections } from "./connections.js";
 import { createOutboxSender } from "./outbox-sender.js";
+import type { OutboxSender } from "./outbox-sender.js";
 import { openPoolSession } from "./pool-session.js";
 import type { KeyHints } from "./postgres-hints.js";
 import { isAnswered } from "./sql-state.js";
@@ -65,7 +66,12 @@ export async function openSession(
     isEnded = true;
     return sql.rollback();
   };
-  const outbox = createOutboxSender({ ...context, run, isEnded: () => isEnded });
+  // Few transactions send anything.
+  let outbox: OutboxSender | undefined;
+  const openOutbox = (): OutboxSender => {
+    const { statements, pool, schema } = context;
+    return createOutboxSender({ run, statements, pool, schema, isEnded: () => isEnded });
+  };
   const refused = async (cause: unknown): Promise<CommitAnswer> => {
     await rollback();
     // Nothing was committed. Whether the connection was lost or a statement failed makes a difference to the client alone.
@@ -75,12 +81,12 @@ export async function openSession(
   const commit = async (): Promise<CommitAnswer> => {
     isEnded = true;
     const end = await sql.commit();
-    outbox.wake();
+    outbox?.wake();
     const isOver = end.kind === "rolled_back" || end.kind === "unknown";
     return isOver ? end : { kind: "committed", replayUntilMs: 0 };
   };
   const complete: OpenTransaction["complete"] = async (claim, completion) => {
-    const refusal = await outbox.refusal();
+    const refusal = outbox === undefined ? undefined : await outbox.refusal();
     if (refusal !== undefined) return refused(refusal);
     if (won === undefined || !hasResponse(completion))
       return refused(new IdempotencyError("response_too_large"));
@@ -88,7 +94,7 @@ export async function openSession(
     const last = won.store(claim, completion, context.hints.hashOf(claim));
     const finished = await sql.finish(last, readStored);
     if (finished.kind === "refused") return refused(asUnstored(finished.cause));
-    outbox.wake();
+    outbox?.wake();
     if (!("read" in finished)) return finished.end;
     const { replayUntilMs, isAwaited } = finished.read;
     const answer: CommitAnswer =
@@ -108,7 +114,7 @@ export async function openSession(
       tx: sql.tx,
       rollback,
       complete,
-      send: (message) => outbox.send(message),
+      send: (message) => (outbox ??= openOutbox()).send(message),
       commit: async () => {
         if (settings.using === undefined) return commit();
         // Without a key there is nothing to be read afterwards; an aborted transaction refuses this.
