@@ -132,9 +132,10 @@ export interface IdempotencyOptions<Request> extends RouteOptions<Request> {
   /** A faster place in front of the store: `redisCache({ client })`. Losing it costs speed and never correctness. */
   readonly cache?: Cache;
   /**
-   * Completed responses that this process remembers, so that a replay needs no round trip: at most `maxBytes` of memory
-   * (default 32 MiB), each for at most `maxAgeMs` (default 30 s), which is also how long a response that was erased by another
-   * process can still be replayed here. False for none.
+   * Completed responses that this process remembers, so that a replay needs no round trip: those that were replayed once, and while
+   * an eighth or more of its claims are retries all that it stores. At most `maxBytes` of memory (default 32 MiB), each for at most
+   * `maxAgeMs` (default 30 s), which is also how long a response that was erased by another process can still be replayed
+   * here. False for none.
    */
   readonly nearCache?: false | { readonly maxBytes?: number; readonly maxAgeMs?: number };
   /**

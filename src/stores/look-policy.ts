@@ -1,11 +1,12 @@
 /**
- * Whether the cache is looked at before the store is asked. Owns: when a look pays. A look that finds nothing costs every first run
- * a round trip, and the store's claim answers a retry as rightly as the cache does, while the store answers.
+ * Whether the cache is looked at before the store is asked, and whether this process keeps what has just ended. Owns: when that
+ * pays. A look that finds nothing costs every first run a round trip, a response that nobody asks for again grows old among the garbage,
+ * and the store's claim answers a retry as rightly as caches do, while the store answers.
  */
 import type { Clock } from "../core/clock.js";
 
 export interface LookPolicy {
-  /** True when a look is likely to spare the store a question, or when the store is in trouble. */
+  /** True when caches are likely to spare the store a question, or when the store is in trouble. */
   pays(): boolean;
   /** A look has found the key, so that the store was not asked. */
   found(): void;

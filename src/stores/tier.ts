@@ -78,7 +78,10 @@ export function createTier(store: CacheableStore, { cache, near }: Tiers, clock:
     cache?.unmark(claim, claim.claimId, why).catch(ignore);
   };
 
-  /** Caches a record; takes the claimer's marker away where it may not be cached. `why`: as for `unmark`. */
+  /**
+   * Caches a record; takes the claimer's marker away where it may not be cached. `why`: as for `unmark`. What has just ended is kept in
+   * this process only while retries are many: among others it would be garbage that has grown old. Its first replay brings it here.
+   */
   const keep = (
     record: KeyRecord,
     claimId: string,
@@ -90,7 +93,7 @@ export function createTier(store: CacheableStore, { cache, near }: Tiers, clock:
     // Another epoch now: the record may be of a history that has ended.
     if (isCachable(record) && replayLeftMs > 0 && epoch !== undefined && epoch === store.epoch()) {
       const entry = { record, replayLeftMs, readAtMs, epoch };
-      near?.keep(entry);
+      if (why !== "ended" || looking.pays()) near?.keep(entry);
       cache?.keep(entry).catch(ignore);
     } else unmark({ scope: record.scope, key: record.key, claimId }, why);
   };
@@ -133,6 +136,8 @@ export function createTier(store: CacheableStore, { cache, near }: Tiers, clock:
   return {
     asking,
     unmark,
+    /** False while nothing would be kept of what is claimed now. */
+    keepsEnded: (): boolean => cache !== undefined || looking.pays(),
     renew: (
       claims: readonly (KeyRef & { readonly claimId: string; readonly fingerprint: string })[],
     ): void => {

@@ -50,6 +50,7 @@ export function tiered(
     observed: KeyRecord | undefined,
     answer: Answer,
   ): Answer => {
+    if (!tier.keepsEnded()) return answer;
     if (answer.kind === "claimed") hold(toHeld(request, observed, answer.claim));
     else if (isMine(request, answer)) hold(answer.record);
     return answer;
@@ -159,7 +160,7 @@ function tierTransactions(source: TransactionSource, tier: Tier): TransactionSou
   return {
     claim: async (request, limits) => {
       const answer = await tier.claim(request, () => source.claim(request, limits));
-      if (answer.kind !== "claimed") return answer;
+      if (answer.kind !== "claimed" || !tier.keepsEnded()) return answer;
       const { claim, open } = answer;
       return { kind: "claimed", claim, open: wrap(toHeld(request, undefined, claim), open) };
     },

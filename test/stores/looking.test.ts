@@ -5,6 +5,7 @@ import type { Cache, CacheableStore, Store } from "../../src/core/ports.js";
 import type { KeyRef } from "../../src/core/record.js";
 import { postgresStore } from "../../src/stores/postgres.js";
 import { redisCache } from "../../src/stores/redis.js";
+import { createNearCache } from "../../src/stores/near-cache.js";
 import { tiered } from "../../src/stores/tiered.js";
 import {
   claimed,
@@ -190,4 +191,48 @@ test("a share of retries below an eighth does not bring the looks back", async (
     }
   }
   expect(looks).toBe(0);
+});
+
+describe("what has just ended", () => {
+  const inMemory = (with_: Cache | undefined): Store =>
+    tiered(postgres, {
+      cache: with_,
+      near: createNearCache({ maxBytes: 1_000_000, maxAgeMs: 30_000, clock: systemClock }),
+      clock: systemClock,
+    });
+  const plain = async (of: Store, ref: KeyRef): Promise<void> => {
+    const claim = await claimed(of.claim(newRequest(ref)));
+    expect((await of.complete(claim, { response: created, ...windows })).kind).toBe("ok");
+  };
+  const inTransaction = async (of: Store, ref: KeyRef): Promise<void> => {
+    const request = newRequest(ref, { guarantee: "transaction" });
+    const answer = await of.transactions?.claim(request, { timeoutMs: 10_000 });
+    if (answer?.kind !== "claimed") throw new Error("claimed was expected");
+    const completion = { response: created, ...windows };
+    expect((await answer.open.complete(answer.claim, completion)).kind).toBe("committed");
+  };
+
+  test.each([
+    ["plain routes", "Postgres alone", plain],
+    ["transaction routes", "Postgres alone", inTransaction],
+    ["plain routes", "Redis", plain],
+    ["transaction routes", "Redis", inTransaction],
+  ] as const)(
+    "of %s with %s: this process remembers it while retries are many, and always once it was replayed",
+    async (_routes, where, run) => {
+      const own = inMemory(where === "Redis" ? cache : undefined);
+      await own.find(newRef());
+      const [early, late] = [newRef(), newRef()];
+      await run(own, early);
+      expect(own.peek?.(early)?.record.state).toBe("completed");
+      await stopLooking(own);
+      await run(own, late);
+      expect(own.peek?.(late)).toBeUndefined();
+      expect(await own.claim(newRequest(late))).toMatchObject({
+        kind: "exists",
+        record: { state: "completed", response: { status: created.status, body: created.body } },
+      });
+      expect(own.peek?.(late)?.record.state).toBe("completed");
+    },
+  );
 });
