@@ -36,14 +36,16 @@ function latencyPlot({ title, rows }: Results["suites"][number]): string {
   return markPlot(`${title}: p50, p99, p99.9`, marks, "ms");
 }
 
-function machineOf({ machine, suites, seconds }: Results): string {
-  // A suite that was measured again may have had more.
-  const counts = new Set(suites.map(({ rows }) => rows[0]?.rounds.length ?? 0));
-  const rounds = [...counts].toSorted((a, b) => a - b).join(" or ");
+function machineOf({ machine, suites }: Results): string {
+  // A suite that was measured again may have had others.
+  const lengths = suites.map(({ rows }) => {
+    const rounds = rows[0]?.rounds ?? [];
+    return `${rounds.length} rounds of ${Math.round(rounds[0]?.load.seconds ?? 0)} s`;
+  });
   const { node, postgres, cpus, cpu, memoryGb, platform } = machine;
   return (
     `Node ${node}, PostgreSQL ${postgres} with fsync, ${platform}, ${cpus} cores (${cpu}), ${memoryGb} GB; ` +
-    `medians of ${rounds} rounds of ${seconds} s, in brackets the smallest and largest ratio of a round.`
+    `medians of ${[...new Set(lengths)].join(" or ")}, in brackets the smallest and largest ratio of a round.`
   );
 }
 

@@ -89,9 +89,10 @@ export function createFingerprinter(
 }
 
 class RequestFingerprint implements Fingerprint {
-  readonly #parts: Parts;
   readonly #key: FingerprintKey;
   readonly #byId: ReadonlyMap<string, FingerprintKey>;
+  /** Undefined when there is nothing left to be made of them: a body would be there twice for as long as its handler runs. */
+  #parts: Parts | undefined;
   #text: string | undefined;
   #fieldHashes: string | undefined;
 
@@ -104,11 +105,13 @@ class RequestFingerprint implements Fingerprint {
   }
 
   get text(): string {
-    return (this.#text ??= digestUnder(this.#key, this.#parts));
+    return this.#text ?? this.#made((parts) => (this.#text = digestUnder(this.#key, parts)));
   }
 
   get fieldHashes(): string {
-    return (this.#fieldHashes ??= hashFields(this.#key, this.#parts));
+    return (
+      this.#fieldHashes ?? this.#made((parts) => (this.#fieldHashes = hashFields(this.#key, parts)))
+    );
   }
 
   compare(stored: string): FingerprintComparison {
@@ -116,11 +119,22 @@ class RequestFingerprint implements Fingerprint {
     const key = keyOf(stored, this.#byId);
     if (key === undefined) return "unknown_secret";
     if (key === this.#key) return "other";
-    return equalInConstantTime(stored, digestUnder(key, this.#parts)) ? "same" : "other";
+    const text = this.#made((parts) => digestUnder(key, parts));
+    return equalInConstantTime(stored, text) ? "same" : "other";
   }
 
   fieldHashesUnder(stored: string): string {
-    return hashFields(keyOf(stored, this.#byId) ?? this.#key, this.#parts);
+    const key = keyOf(stored, this.#byId) ?? this.#key;
+    return key === this.#key ? this.fieldHashes : this.#made((parts) => hashFields(key, parts));
+  }
+
+  /** What the parts make, which are kept as long as a text, hashes or another secret may need them. */
+  #made(make: (parts: Parts) => string): string {
+    if (this.#parts === undefined) throw new Error("the parts of a fingerprint are gone");
+    const made = make(this.#parts);
+    const isDone = this.#text !== undefined && this.#fieldHashes !== undefined;
+    if (isDone && this.#byId.size === 1) this.#parts = undefined;
+    return made;
   }
 }
 
