@@ -37,7 +37,10 @@ export class Engine {
   constructor(options: EngineOptions) {
     this.#options = options;
     this.#store = options.store;
-    this.#register = createRunRegister(options);
+    this.#register = createRunRegister({
+      ...options,
+      onEnded: (ref) => this.#claiming.ended(ref),
+    });
     this.#claiming = new Claiming(options, this.#register);
     this.#plain = plainClaimer(options.store);
     this.#runContext = {
@@ -211,17 +214,13 @@ export class Engine {
 
   #hold(request: KeyedRequest, claim: Claim, guarantee: Guarantee, startedMs: number): () => void {
     this.#options.onEvent({ type: "claimed", guarantee, attempt: claim.attempt });
-    const end = this.#register.add({
+    return this.#register.add({
       claim,
       guarantee,
       fingerprint: request.fingerprint,
       startedMs,
       maxRunMs: request.route.maxRunMs,
     });
-    return () => {
-      end();
-      this.#claiming.ended(claim);
-    };
   }
 
   /**

@@ -35,6 +35,8 @@ interface RegisterOptions {
   readonly clock: Clock;
   readonly leaseMs: number;
   readonly heartbeatMs: number;
+  /** Called when whoever added a run has ended it. */
+  readonly onEnded: (ref: KeyRef) => void;
   readonly onEvent: (event: IdempotencyEvent) => void;
 }
 
@@ -142,7 +144,10 @@ export function createRunRegister(options: RegisterOptions): RunRegister {
     },
     add: (run) => {
       runs.set(nameOf(run.claim), run);
-      return () => remove(run);
+      return () => {
+        remove(run);
+        options.onEnded(run.claim);
+      };
     },
     drain: async (ms) => {
       const startedMs = clock.monotonicMs();

@@ -25,6 +25,30 @@ export function takeHeaders(res: ServerResponse): HeaderSnapshot {
   return snapshot;
 }
 
+/** What the last response began with. */
+let lastBefore: HeaderSnapshot = new Map();
+
+/**
+ * As {@link takeHeaders}, of a response that begins. Most of an app begin with the same headers, and share what is kept of them as long
+ * as they are under way.
+ */
+export function takeHeadersBefore(res: ServerResponse): HeaderSnapshot {
+  if (!isLikeLast(res)) lastBefore = takeHeaders(res);
+  return lastBefore;
+}
+
+function isLikeLast(res: ServerResponse): boolean {
+  const names = rawNames(res);
+  if (names.length !== lastBefore.size) return false;
+  let index = 0;
+  for (const { name, value } of lastBefore.values()) {
+    // Of lists there are copies, which are nobody else's: one that has any is never like another.
+    if (names[index] !== name || res.getHeader(name) !== value) return false;
+    index += 1;
+  }
+  return true;
+}
+
 /** What the handler added or changed, and what it took away. */
 export function headersOfHandler(
   before: HeaderSnapshot,
@@ -77,16 +101,21 @@ interface Removals {
   _removedTE?: boolean;
 }
 
+/** A bit for each kind of removal. */
+export function takeRemovals(res: ServerResponse & Removals): number {
+  return (
+    (res._removedConnection ? 1 : 0) | (res._removedContLen ? 2 : 0) | (res._removedTE ? 4 : 0)
+  );
+}
+
 /**
- * Returns what makes Node forget the removals since. A header that was only taken away to be set again, or by one whose response
- * is not sent, would else leave the response without a length, and on some connections without an end.
+ * Makes Node forget the removals since. A header that was only taken away to be set again, or by one whose response is not sent,
+ * would else leave the response without a length, and on some connections without an end.
  */
-export function takeRemovals(res: ServerResponse): () => void {
-  const internals = res as ServerResponse & Removals;
-  const { _removedConnection, _removedContLen, _removedTE } = internals;
-  return () => {
-    Object.assign(internals, { _removedConnection, _removedContLen, _removedTE });
-  };
+export function resetRemovals(res: ServerResponse & Removals, to: number): void {
+  res._removedConnection = (to & 1) !== 0;
+  res._removedContLen = (to & 2) !== 0;
+  res._removedTE = (to & 4) !== 0;
 }
 
 /** Documented for client requests only, and there for every outgoing message. */

@@ -16,7 +16,9 @@ import {
   isEventStream,
   orderAsReplayed,
   resetHeaders,
+  resetRemovals,
   takeHeaders,
+  takeHeadersBefore,
   takeRemovals,
 } from "./headers.js";
 import type { HeaderSnapshot } from "./headers.js";
@@ -45,7 +47,7 @@ class Recorder implements Recording, ResponseHolder {
   readonly #methods: HeldMethods;
   readonly #liveness: Liveness;
   readonly #headersBefore: HeaderSnapshot;
-  readonly #forgetRemovals: () => void;
+  readonly #removalsBefore: number;
   readonly #statusBefore: number;
   /** held: the handler writes. overflow: it waits. ended: it has ended. passing: nothing is held any more. */
   #phase: "held" | "overflow" | "ended" | "passing" = "held";
@@ -69,8 +71,8 @@ class Recorder implements Recording, ResponseHolder {
     tabulateResponse(res);
     this.#res = res;
     this.#options = options;
-    this.#headersBefore = takeHeaders(res);
-    this.#forgetRemovals = takeRemovals(res);
+    this.#headersBefore = takeHeadersBefore(res);
+    this.#removalsBefore = takeRemovals(res);
     this.#statusBefore = res.statusCode;
     this.#methods = new HeldMethods(res, this);
     this.#liveness = new Liveness(res);
@@ -86,7 +88,7 @@ class Recorder implements Recording, ResponseHolder {
     const length = this.#res.getHeader("Content-Length");
     if (length !== undefined && Number(length) !== body.length)
       this.#res.removeHeader("Content-Length");
-    this.#forgetRemovals();
+    resetRemovals(this.#res, this.#removalsBefore);
     this.#finishHead(headers);
     this.#endNow(body);
   }
@@ -360,7 +362,7 @@ class Recorder implements Recording, ResponseHolder {
     this.#res.statusCode = this.#statusBefore;
     (this.#res as { statusMessage: string | undefined }).statusMessage = undefined;
     resetHeaders(this.#res, this.#headersBefore);
-    this.#forgetRemovals();
+    resetRemovals(this.#res, this.#removalsBefore);
   }
 
   #finishHead(headers: Headers): void {

@@ -1,6 +1,6 @@
 import type { IdempotencyEvent } from "../../src/core/events.js";
 import type { Store } from "../../src/core/ports.js";
-import type { Claim, Guarantee } from "../../src/core/record.js";
+import type { Claim, Guarantee, KeyRef } from "../../src/core/record.js";
 import { createRunRegister } from "../../src/core/runs.js";
 import { memoryStore } from "../../src/stores/memory.js";
 import { createManualClock, settled } from "../support/manual-clock.js";
@@ -23,7 +23,9 @@ function bench() {
   };
   const events: IdempotencyEvent[] = [];
   const onEvent = (event: IdempotencyEvent): void => void events.push(event);
-  const register = createRunRegister({ store, clock, leaseMs, heartbeatMs, onEvent });
+  const ended: KeyRef[] = [];
+  const onEnded = (ref: KeyRef): void => void ended.push(ref);
+  const register = createRunRegister({ store, clock, leaseMs, heartbeatMs, onEnded, onEvent });
   const claim = async (key: string, guarantee: Guarantee = "at_most_once"): Promise<Claim> => {
     const answer = await memory.claim({
       scope: "acme",
@@ -61,6 +63,7 @@ function bench() {
     clock,
     memory,
     beats,
+    ended,
     events,
     register,
     claim,
@@ -191,6 +194,19 @@ describe("heartbeats", () => {
 });
 
 describe("what runs here", () => {
+  test("is told of once, when whoever holds it has ended it and it runs no more", async () => {
+    const { clock, register, claim, add, ended } = bench();
+    const [first, second] = [await claim("a"), await claim("b")];
+    const endFirst = add(first);
+    add(second, "at_most_once", 5_000);
+    // The second is renewed no more, and its end is nobody's word.
+    await clock.advance(heartbeatMs);
+    expect(ended).toEqual([]);
+    endFirst();
+    expect(ended).toEqual([first]);
+    expect(register.running(first)).toBeUndefined();
+  });
+
   test("is found by scope and key, from its beginning to its end", async () => {
     const { register, claim, add } = bench();
     const held = await claim("a");
